@@ -1,0 +1,33 @@
+# Everything runs in .venv, which the first target that needs it makes. PYTHON=python3.12 make demo picks an interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench clean
+
+demo: .venv/installed-all        ## train, evaluate, predict and explain on real handwritten digits (5 minutes)
+	$(BIN)/python examples/demo.py
+
+test: .venv/installed-dev        ## the whole test suite
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/installed-dev       ## format, lint, types, imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/installed-all       ## how cost grows with the image; results go to benchmarks/results/
+	$(BIN)/python benchmarks/scaling.py
+
+clean:                           ## removes the environment and everything made by a run
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/installed-all: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "swindow needs Python 3.10 or newer, got " + sys.version.split()[0] + "; try PYTHON=python3.12 make")'
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all]'
+	touch $@
+
+.venv/installed-dev: .venv/installed-all
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,peers,dev]'
+	touch $@

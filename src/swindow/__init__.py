@@ -1,0 +1,66 @@
+"""swindow: the Swin Transformer family (shifted-window vision transformers) in PyTorch.
+
+    model = swindow.create("swin_tiny", num_classes=10)     # untrained
+    model = swindow.load("runs/demo/model.safetensors")     # trained
+    logits = model(images)                                  # (B, 3, H, W), any H and W
+
+The public names below are imported when they are first used, so that ``import swindow`` and ``swindow --help`` are fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+_HOME = {
+    "ConfigError": "errors",
+    "CheckpointError": "errors",
+    "DataError": "errors",
+    "InputError": "errors",
+    "OutputError": "errors",
+    "SwindowError": "errors",
+    "SwinConfig": "config",
+    "list_variants": "variants",
+    "SwinTransformer": "models",
+    "create": "models",
+    "load": "checkpoints",
+    "save": "checkpoints",
+    "Preprocess": "images",
+    "predict": "predict",
+    "TrainConfig": "training",
+    "train": "training",
+    "evaluate": "training",
+}
+
+__all__ = ["__version__", *_HOME]
+
+if TYPE_CHECKING:
+    from .checkpoints import load as load
+    from .checkpoints import save as save
+    from .config import SwinConfig as SwinConfig
+    from .errors import CheckpointError as CheckpointError
+    from .errors import ConfigError as ConfigError
+    from .errors import DataError as DataError
+    from .errors import InputError as InputError
+    from .errors import OutputError as OutputError
+    from .errors import SwindowError as SwindowError
+    from .images import Preprocess as Preprocess
+    from .models import SwinTransformer as SwinTransformer
+    from .models import create as create
+    from .predict import predict as predict
+    from .training import TrainConfig as TrainConfig
+    from .training import evaluate as evaluate
+    from .training import train as train
+    from .variants import list_variants as list_variants
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,173 @@
+"""The description of a Swin Transformer: one frozen, validated dataclass. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from .errors import ConfigError, nearest
+
+PerAxis = tuple[int, ...]  # one number per axis of the grid: (H, W) or (T, H, W)
+PerStage = tuple[PerAxis, ...]  # one such tuple per stage
+
+
+@dataclasses.dataclass(frozen=True)
+class SwinConfig:
+    """All that defines a Swin Transformer's architecture (Swin section 3.3 names the variants).
+
+    Shorthands are expanded when the object is built, so that every field reads in its canonical form: an int for
+    ``patch_size`` becomes two axes; ``window_size`` is one int, or one entry per stage (each an int or a tuple of one
+    int per axis).
+
+    Attributes:
+        embed_dim: channels C after the patch embedding; stage i has ``C * 2**i``.
+        depths: blocks per stage. Every second block of a stage is shifted.
+        num_heads: attention heads per stage; each must divide the stage's channels.
+        window_size: tokens per window side, per stage and axis (M in the paper).
+        patch_size: pixels per patch side and axis; its length is the number of axes (2: images, 3: video, volumes).
+        in_chans: channels of the input.
+        num_classes: outputs of the classification head; 0 builds no head, and ``forward`` returns the pooled features.
+        mlp_ratio: hidden width of a block's MLP over its input width.
+        qkv_bias: whether the query, key and value projection has a bias.
+        patch_norm: whether a LayerNorm follows the patch embedding.
+        absolute_position_size: grid (tokens per axis) of a learned absolute position embedding; None: there is none.
+        merge_axes: the axes that patch merging halves; None: the last two (H and W).
+        drop_rate: dropout after the embedding, the projections and inside the MLPs (fraction).
+        attn_drop_rate: dropout of attention probabilities (fraction).
+        drop_path_rate: stochastic depth of the last block; grows linearly from 0 at the first (fraction).
+        shrink: what happens where a map is smaller than the window: ``None`` keeps the window and pads the map,
+            ``"axis"`` takes w = min(w, g) on each axis, ``"min"`` takes w = min(grid) on every axis and shifts nothing.
+        shift_single: whether an axis that one window covers is shifted all the same.
+        mask_padding: whether padding tokens are kept out of the softmax.
+        norm_eps: epsilon of every LayerNorm.
+
+    Raises:
+        ConfigError: a field has the wrong type, length or range; the message says which and what would do.
+
+    Example:
+        >>> SwinConfig(embed_dim=96, depths=(2, 2), num_heads=(3, 6), window_size=7).window_size
+        ((7, 7), (7, 7))
+    """
+
+    embed_dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    window_size: PerStage = 7  # type: ignore[assignment]  # the field has the canonical type, shorthands are expanded
+    patch_size: PerAxis = 4  # type: ignore[assignment]
+    in_chans: int = 3
+    num_classes: int = 1000
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    patch_norm: bool = True
+    absolute_position_size: PerAxis | None = None
+    merge_axes: PerAxis = None  # type: ignore[assignment]
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    drop_path_rate: float = 0.1
+    shrink: Literal["axis", "min"] | None = None
+    shift_single: bool = False
+    mask_padding: bool = True
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        put = lambda field, value: object.__setattr__(self, field, value)  # noqa: E731  the object is frozen
+        put("depths", _ints("depths", self.depths, least=1))
+        put("num_heads", _ints("num_heads", self.num_heads, least=1, length=len(self.depths)))
+        patch = (self.patch_size,) * 2 if isinstance(self.patch_size, int) else self.patch_size
+        put("patch_size", _ints("patch_size", patch, least=1))
+        put("window_size", self._windows())
+        if self.merge_axes is None:
+            put("merge_axes", tuple(range(self.ndim))[-2:])
+        put("merge_axes", _ints("merge_axes", self.merge_axes, least=0))
+        if self.absolute_position_size is not None:
+            size = _ints("absolute_position_size", self.absolute_position_size, least=1, length=self.ndim)
+            put("absolute_position_size", size)
+        self._check()
+
+    def _windows(self) -> PerStage:
+        """The window of every stage, expanded from an int or one entry per stage."""
+        given: Any = self.window_size
+        if isinstance(given, int):
+            given = (given,) * self.num_stages
+        if not isinstance(given, (tuple, list)) or len(given) != self.num_stages:
+            raise ConfigError(
+                f"window_size: got {self.window_size!r}, expected one int or one entry for each of the "
+                f"{self.num_stages} stages; try {((7,) * self.ndim,) * self.num_stages}"
+            )
+        axes = ((w,) * self.ndim if isinstance(w, int) else w for w in given)
+        return tuple(_ints(f"window_size[{i}]", w, least=1, length=self.ndim) for i, w in enumerate(axes))
+
+    def _check(self) -> None:
+        """Raises ConfigError where a field is out of its range."""
+        for field, least in (("embed_dim", 1), ("in_chans", 1), ("num_classes", 0)):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{field}: got {value!r}, expected an int of at least {least}")
+        for field in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
+            value = getattr(self, field)
+            if not isinstance(value, (int, float)) or not 0 <= value < 1:
+                raise ConfigError(f"{field}: got {value!r}, expected a fraction from 0 up to, not including, 1")
+        for field in ("mlp_ratio", "norm_eps"):
+            value = getattr(self, field)
+            if not isinstance(value, (int, float)) or value <= 0:
+                raise ConfigError(f"{field}: got {value!r}, expected a number above 0")
+        for field in ("qkv_bias", "patch_norm", "shift_single", "mask_padding"):
+            if not isinstance(getattr(self, field), bool):
+                raise ConfigError(f"{field}: got {getattr(self, field)!r}, expected True or False")
+        if self.shrink not in (None, "axis", "min"):
+            raise ConfigError(f"shrink: got {self.shrink!r}, expected None, 'axis' or 'min'")
+        for i, heads in enumerate(self.num_heads):
+            if self.width(i) % heads:
+                raise ConfigError(
+                    f"num_heads[{i}]: got {heads}, which does not divide the {self.width(i)} channels of stage {i}"
+                )
+        if any(axis >= self.ndim for axis in self.merge_axes):
+            raise ConfigError(f"merge_axes: got {self.merge_axes}, expected axes below {self.ndim}")
+
+    @property
+    def ndim(self) -> int:
+        """Axes of the grid: 2 for images, 3 for video and volumes."""
+        return len(self.patch_size)
+
+    @property
+    def num_stages(self) -> int:
+        """Stages of the hierarchy; patch merging stands between two of them."""
+        return len(self.depths)
+
+    def width(self, stage: int) -> int:
+        """Channels of a stage: ``embed_dim * 2**stage``."""
+        return self.embed_dim * 2**stage
+
+    def replace(self, **fields: Any) -> SwinConfig:
+        """Returns a copy with some fields changed. Raises ConfigError for an unknown field, naming the nearest."""
+        return SwinConfig.from_dict({**self.to_dict(), **fields})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as a plain dict (tuples stay tuples; JSON makes them lists, ``from_dict`` undoes it)."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> SwinConfig:
+        """Builds a config from a dict, for instance one read from JSON. Raises ConfigError for an unknown field."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in fields:
+            if name not in known:
+                raise ConfigError(
+                    f"{name!r} is no field of SwinConfig{nearest(name, known)}; fields: {', '.join(known)}"
+                )
+        return cls(**{name: _tuples(value) for name, value in fields.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, at any depth (JSON knows no tuples)."""
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _ints(field: str, value: Any, least: int, length: int | None = None) -> tuple[int, ...]:
+    """``value`` as a tuple of ints, or ConfigError."""
+    fits = isinstance(value, (tuple, list)) and len(value) > 0 and length in (None, len(value))
+    if not fits or not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in value):
+        many = "a tuple" if length is None else f"a tuple of {length}"
+        raise ConfigError(f"{field}: got {value!r}, expected {many} of ints of at least {least}")
+    return tuple(value)

@@ -1,0 +1,52 @@
+"""The errors a user can cause, all under one root.
+
+    SwindowError
+    ├── ConfigError       a field of SwinConfig, a setting, or the name of a variant is wrong
+    ├── InputError        a tensor or a grid has the wrong shape, number of channels or type
+    ├── DataError         an image or a data set is absent, broken, empty or unusable
+    ├── CheckpointError   a file of weights is absent, broken, or of another kind
+    └── OutputError       a result could not be written (what stood there before is intact)
+
+Every message says what was got, what was expected and what to try, on one line.
+``except swindow.SwindowError`` catches them all; anything else that escapes is a fault of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SwindowError(Exception):
+    """The root of every error a user of swindow can cause."""
+
+
+class ConfigError(SwindowError, ValueError):
+    """A configuration field, a setting or a variant's name is wrong."""
+
+
+class InputError(SwindowError, ValueError):
+    """A tensor or a grid handed to the library has the wrong shape or type."""
+
+
+class DataError(SwindowError, ValueError):
+    """An image or a data set is absent, broken, empty or unusable."""
+
+
+class CheckpointError(SwindowError, ValueError):
+    """A file of weights is absent, broken or of another kind."""
+
+
+class OutputError(SwindowError, OSError):
+    """A result could not be written; what stood at that place before is intact."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns ``" (did you mean 'a' or 'b'?)"`` for the known names nearest to ``name``, or ``""``.
+
+    Example:
+        >>> nearest("swin_tinny", ["swin_tiny", "swinv2_tiny_w8"])
+        " (did you mean 'swin_tiny'?)"
+    """
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

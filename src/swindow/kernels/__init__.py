@@ -1,0 +1,63 @@
+"""The one seam: attention inside (shifted) windows. Models call ``attend`` and never branch on what runs behind it.
+
+Every implementation has the two functions below with the same arguments and the same results, forward and backward:
+
+    attend(y, qkv, bias, g, similarity, dropout) -> Tensor     before the output projection
+    weights(y, qkv, bias, g, similarity) -> Tensor             the attention probabilities, for explanation
+
+``reference`` is the paper, word by word; ``sdpa`` is the fast one that runs by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from ..errors import ConfigError, nearest
+from ..windows import Geometry
+from . import reference, sdpa
+from .reference import Projection, Similarity, weights
+
+__all__ = ["KERNELS", "Projection", "Similarity", "attend", "using", "weights"]
+
+KERNELS = {"reference": reference.attend, "sdpa": sdpa.attend}
+_chosen: str = "sdpa"
+
+
+def attend(
+    y: Tensor, qkv: Projection, bias: Tensor, g: Geometry, similarity: Similarity, dropout: float = 0.0
+) -> Tensor:
+    """Softmax(similarity(Q, K) + B) V inside every window of the map (Swin section 3.2, equations 3 and 4).
+
+    Args:
+        y: (B, *grid, C) normalised tokens.
+        qkv: the projection of (..., C) to (..., 3C): query, key, value, each split into heads. It is applied to padding
+            too, so that a padded key is the key bias.
+        bias: (h, N, N) relative position bias for the window of ``g``; its first size is the number of heads.
+        g: the geometry of the map.
+        similarity: scales queries and keys.
+        dropout: fraction of attention probabilities dropped; 0 outside training.
+
+    Returns:
+        (B, *grid, C), before the output projection.
+    """
+    return KERNELS[_chosen](y, qkv, bias, g, similarity, dropout)
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """Runs everything inside the ``with`` block on one named implementation (for tests and comparisons).
+
+    Raises:
+        ConfigError: no implementation has that name.
+    """
+    global _chosen
+    if name not in KERNELS:
+        raise ConfigError(f"unknown kernel {name!r}{nearest(name, KERNELS)}; known: {', '.join(KERNELS)}")
+    before, _chosen = _chosen, name
+    try:
+        yield
+    finally:
+        _chosen = before

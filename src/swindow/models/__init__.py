@@ -1,0 +1,43 @@
+"""The figure of the paper as a list of files: patches, position_bias, attention, block, stage, swin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..variants import variant_config
+from .attention import WindowAttention
+from .block import DropPath, Mlp, SwinBlock
+from .patches import PatchEmbed, PatchMerging
+from .position_bias import RelativePositionBias
+from .stage import SwinStage
+from .swin import SwinTransformer
+
+__all__ = [
+    "DropPath",
+    "Mlp",
+    "PatchEmbed",
+    "PatchMerging",
+    "RelativePositionBias",
+    "SwinBlock",
+    "SwinStage",
+    "SwinTransformer",
+    "WindowAttention",
+    "create",
+]
+
+
+def create(variant: str, **fields: Any) -> SwinTransformer:
+    """Returns an untrained model of a named variant, initialised as published, in training mode.
+
+    Args:
+        variant: a name from ``swindow.list_variants()``.
+        **fields: any field of SwinConfig, for instance ``num_classes=10``, ``in_chans=1`` or ``window_size=8``.
+
+    Raises:
+        ConfigError: no variant or field has that name (the nearest are named), or a value is out of range.
+
+    Example:
+        >>> sum(p.numel() for p in create("swin_tiny").parameters())
+        28288354
+    """
+    return SwinTransformer(variant_config(variant, **fields))

@@ -1,0 +1,111 @@
+"""The Swin Transformer: patch embedding, stages, norm, pooling, head (Swin section 3.1, figure 3a)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import SwinConfig
+from .patches import PatchEmbed
+from .stage import SwinStage
+
+
+class SwinTransformer(nn.Module):
+    """A hierarchical vision transformer whose attention is computed in shifted windows (Swin section 3).
+
+    It takes images of any height and width (clips or volumes of any size where ``patch_size`` has three axes).
+
+    Args:
+        config: the architecture.
+
+    Attributes:
+        config: the SwinConfig it was built from.
+        metadata: what travels with the weights and is not weights: ``class_names``, ``preprocess``, ... (JSON values).
+
+    Example:
+        >>> model = SwinTransformer(SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), num_classes=5)).eval()
+        >>> model(torch.zeros(1, 3, 50, 75)).shape
+        torch.Size([1, 5])
+        >>> [tuple(m.shape) for m in model.pyramid(torch.zeros(1, 3, 50, 75))]
+        [(1, 8, 13, 19), (1, 16, 7, 10)]
+    """
+
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.metadata: dict[str, Any] = {}
+        rates = torch.linspace(0, config.drop_path_rate, sum(config.depths), device="cpu").tolist()
+        ends = itertools.accumulate(config.depths)
+        self.patch_embed = PatchEmbed(
+            config.patch_size, config.in_chans, config.embed_dim, config.patch_norm, config.norm_eps
+        )
+        self.position_embed = AbsolutePositionEmbed(config) if config.absolute_position_size else nn.Identity()
+        self.pos_drop = nn.Dropout(config.drop_rate)
+        self.stages = nn.ModuleList(
+            SwinStage(config, i, rates[end - depth : end])
+            for i, (depth, end) in enumerate(zip(config.depths, ends, strict=True))
+        )
+        dim = config.width(config.num_stages - 1)
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
+        self.head = nn.Linear(dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialises as published: linear layers and bias tables truncated normal 0.02, biases 0, norms 1 and 0.
+
+        The convolution of the patch embedding keeps PyTorch's default, as in the official code.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the logits (B, num_classes) of images (B, in_chans, H, W); the features where there is no head.
+
+        Raises:
+            InputError: the input has the wrong number of axes or channels, or is empty.
+        """
+        return self.head(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Returns the pooled features (B, D): the last stage's tokens, normalised and averaged over the grid."""
+        *_, x = self._maps(x)  # (B, *grid, D)
+        return self.norm(x).flatten(1, -2).mean(1)  # (B, D)
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """Returns one map per stage, before merging, channels first: (B, C_i, *grid_i), halving at every stage."""
+        return [y.movedim(-1, 1) for y in self._maps(x)]
+
+    def _maps(self, x: Tensor) -> Iterator[Tensor]:
+        """The hierarchy: yields the map (B, *grid_i, C_i) of every stage."""
+        x = self.pos_drop(self.position_embed(self.patch_embed(x)))
+        for stage in self.stages:
+            y, x = stage(x)
+            yield y
+
+
+class AbsolutePositionEmbed(nn.Module):
+    """A learned embedding added to every token (the official ``ape``; off in all published models).
+
+    On another grid than its own it is resized bicubically, as the detection code does.
+    """
+
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__()
+        assert config.absolute_position_size is not None
+        self.embedding = nn.Parameter(torch.empty(*config.absolute_position_size, config.embed_dim))  # (*grid, C)
+        nn.init.trunc_normal_(self.embedding, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns tokens (B, *grid, C) plus the embedding."""
+        embedding: Tensor = self.embedding
+        if x.shape[1:] != embedding.shape:
+            embedding = F.interpolate(embedding.movedim(-1, 0)[None], x.shape[1:-1], mode="bicubic")[0].movedim(0, -1)
+        return x + embedding

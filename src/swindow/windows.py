@@ -1,0 +1,247 @@
+"""The geometry of shifted windows on a grid of any number of axes: pure functions, no weights (Swin section 3.2).
+
+A grid is a tuple of tokens per axis, ``(H, W)`` for images or ``(T, H, W)`` for video and volumes; window and shift are
+tuples of the same length. ``resolve`` turns a map's size into a ``Geometry``; everything else reads that value.
+
+Letters used in shape comments everywhere:
+    B batch                     T H W frames, rows and columns of tokens (of pixels, before the patch embedding)
+    C channels                  N tokens in a window
+    nW windows per image        h heads               d channels per head
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import PerAxis
+from .errors import InputError
+
+
+class SizeRule(NamedTuple):
+    """What happens where windows don't fit a map; the three fields are those of SwinConfig."""
+
+    shrink: Literal["axis", "min"] | None = None
+    shift_single: bool = False
+    mask_padding: bool = True
+
+
+class Geometry(NamedTuple):
+    """How one map is cut into windows: all in tokens per axis, and whether padding is kept out of the softmax."""
+
+    grid: PerAxis
+    padded: PerAxis
+    window: PerAxis
+    shift: PerAxis
+    mask_padding: bool
+
+    @property
+    def windows(self) -> PerAxis:
+        """Windows along each axis of the padded grid."""
+        return tuple(p // w for p, w in zip(self.padded, self.window, strict=True))
+
+    @property
+    def pads(self) -> bool:
+        """Whether the grid had to be padded."""
+        return self.grid != self.padded
+
+
+def resolve(grid: Sequence[int], window: Sequence[int], shift: Sequence[int], rule: SizeRule | None = None) -> Geometry:
+    """Decides window, shift and padding for a map; the only place that knows the size rules.
+
+    Args:
+        grid: tokens per axis of the map, each at least 1.
+        window: tokens per axis of the configured window.
+        shift: tokens per axis of the cyclic shift, 0 <= shift < window (0 for W-MSA, window // 2 for SW-MSA).
+        rule: what to do where the window does not fit; swindow's own rule by default.
+
+    Returns:
+        The Geometry. Padding is at the bottom and right and precedes the shift. Where padding is masked, a window
+        larger than its axis is narrowed to the axis: no result changes, and nothing is computed for padding.
+
+    Raises:
+        InputError: the tuples differ in length, or a number is out of range.
+
+    Example:
+        >>> resolve((10, 4), (7, 7), (3, 3))
+        Geometry(grid=(10, 4), padded=(14, 4), window=(7, 4), shift=(3, 0), mask_padding=True)
+    """
+    shrink, shift_single, mask_padding = SizeRule() if rule is None else rule
+    g, w, s = tuple(grid), tuple(window), tuple(shift)
+    if not (len(g) == len(w) == len(s) > 0) or min(g) < 1 or min(w) < 1 or any(not 0 <= b < a for a, b in zip(w, s)):
+        raise InputError(
+            f"resolve: got grid {g}, window {w}, shift {s}, expected one number per axis in each, "
+            "grid and window at least 1 and 0 <= shift < window"
+        )
+    if shrink == "axis" or (shrink is None and mask_padding and not shift_single):
+        w = tuple(min(a, b) for a, b in zip(w, g))
+    elif shrink == "min" and any(b <= a for a, b in zip(w, g)):
+        w, s = tuple(min(a, min(g)) for a in w), (0,) * len(s)
+    padded = tuple(math.ceil(b / a) * a for a, b in zip(w, g))
+    one = (p == a for p, a in zip(padded, w))  # one window covers this axis
+    s = tuple((min(b, a // 2) if shift_single else 0) if single else b for a, b, single in zip(w, s, one))
+    return Geometry(g, padded, w, s, mask_padding)
+
+
+def partition(x: Tensor, window: Sequence[int]) -> Tensor:
+    """Cuts a map into windows, row-major, tokens of a window row-major.
+
+    Args:
+        x: (B, *grid, C), the grid a multiple of the window.
+        window: tokens per axis.
+
+    Returns:
+        (B, nW, N, C).
+
+    Raises:
+        InputError: the grid is not a multiple of the window.
+
+    Example:
+        >>> partition(torch.arange(16).view(1, 4, 4, 1), (2, 2))[0, :, :, 0].tolist()
+        [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    """
+    grid, w = tuple(x.shape[1:-1]), tuple(window)
+    if len(grid) != len(w) or any(a % b for a, b in zip(grid, w)):
+        raise InputError(
+            f"partition: grid {grid} is not a multiple of window {w}; "
+            "pad it first (windows.resolve gives the padded size)"
+        )
+    n = len(w)
+    x = x.reshape(x.shape[0], *(v for g, a in zip(grid, w) for v in (g // a, a)), x.shape[-1])  # (B, H/M, M, W/M, M, C)
+    x = x.permute(0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2), 2 * n + 1)  # (B, H/M, W/M, M, M, C)
+    return x.flatten(1 + n, 2 * n).flatten(1, n)  # (B, nW, N, C)
+
+
+def merge(x: Tensor, window: Sequence[int], grid: Sequence[int]) -> Tensor:
+    """Puts windows back on their map; undoes ``partition``.
+
+    Args:
+        x: (B, nW, N, C).
+        window: tokens per axis.
+        grid: tokens per axis of the map, a multiple of the window.
+
+    Returns:
+        (B, *grid, C).
+
+    Raises:
+        InputError: number or size of the windows does not fit the grid.
+    """
+    w, g = tuple(window), tuple(grid)
+    n, per_axis = len(w), tuple(a // b for a, b in zip(g, w))
+    if x.ndim != 4 or x.shape[1:3] != (math.prod(per_axis), math.prod(w)) or any(a % b for a, b in zip(g, w)):
+        raise InputError(
+            f"merge: got windows {tuple(x.shape)}, expected (B, {math.prod(per_axis)}, {math.prod(w)}, C) "
+            f"for grid {g} and window {w}"
+        )
+    x = x.reshape(x.shape[0], *per_axis, *w, x.shape[-1])  # (B, H/M, W/M, M, M, C)
+    x = x.permute(0, *(axis for i in range(1, n + 1) for axis in (i, i + n)), 2 * n + 1)  # (B, H/M, M, W/M, M, C)
+    return x.reshape(x.shape[0], *g, x.shape[-1])  # (B, H, W, C)
+
+
+def pad(x: Tensor, g: Geometry) -> Tensor:
+    """Pads a map (B, *grid, C) with zeros at the bottom and right to (B, *padded, C)."""
+    if not g.pads:
+        return x
+    amounts = [v for p, a in zip(reversed(g.padded), reversed(g.grid)) for v in (0, p - a)]
+    return F.pad(x, [0, 0, *amounts])
+
+
+def crop(x: Tensor, g: Geometry) -> Tensor:
+    """Removes the padding: (B, *padded, C) to (B, *grid, C)."""
+    for axis, size in enumerate(g.grid, start=1):
+        x = x.narrow(axis, 0, size)
+    return x
+
+
+def cyclic_shift(x: Tensor, shift: Sequence[int]) -> Tensor:
+    """Rolls a map (B, *grid, C) towards the top left by ``shift`` tokens per axis; negative shifts roll it back."""
+    if not any(shift):
+        return x
+    return torch.roll(x, tuple(-s for s in shift), tuple(range(1, 1 + len(shift))))
+
+
+def order(g: Geometry, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Returns the ways between grid order and window order, with padding and shift folded in.
+
+    Returns:
+        gather: (nW * N,) int64, for each place in window order the row-major index of its token on the grid, or
+            ``prod(grid)`` where that place is padding.
+        scatter: (prod(grid),) int64, for each token of the grid its place in window order.
+
+    Example:
+        >>> gather, scatter = order(resolve((2, 2), (2, 2), (1, 1), SizeRule(shift_single=True)))
+        >>> gather.tolist(), scatter.tolist()
+        ([3, 2, 1, 0], [3, 2, 1, 0])
+    """
+    tokens = math.prod(g.grid)
+    index = torch.arange(tokens, device=device).view(1, *g.grid, 1) + 1
+    index = partition(cyclic_shift(pad(index, g), g.shift), g.window).flatten()  # 0 where padded
+    gather = torch.where(index == 0, tokens, index - 1)
+    scatter = torch.empty(tokens + 1, dtype=torch.int64, device=device)
+    scatter[gather] = torch.arange(len(gather), device=device)
+    return gather, scatter[:tokens]
+
+
+def labels(g: Geometry, device: torch.device | None = None) -> Tensor:
+    """Returns the region of every token in window order; tokens of a window attend where their labels are equal.
+
+    After the shift, the last window of an axis holds tokens from both ends of the map. With i a position on the padded
+    and rolled axis of length p, window w and shift s, ``(i >= p - w) + (i >= p - s)`` tells them apart (the first term
+    only sets the last window off from the others). Where padding is masked, it is one more region.
+
+    Returns:
+        (nW, N) int64.
+
+    Example:
+        >>> labels(resolve((4,), (2,), (1,))).tolist()
+        [[0, 0], [1, 2]]
+    """
+    label = torch.zeros(1, *g.padded, 1, dtype=torch.int64, device=device)
+    padding = torch.zeros_like(label, dtype=torch.bool)
+    for axis, (n, p, w, s) in enumerate(zip(g.grid, g.padded, g.window, g.shift), start=1):
+        i = torch.arange(p, device=device).view(-1, *(1,) * (len(g.grid) + 1 - axis))
+        if s:
+            label = 3 * label + (i >= p - w) + (i >= p - s)
+        padding = padding | ((i + s) % p >= n)  # the token at i came from i + s
+    if g.mask_padding:
+        label = label.masked_fill(padding, 3 ** len(g.grid))
+    return partition(label, g.window)[0, :, :, 0]  # (nW, N)
+
+
+def relative_position_index(window: Sequence[int], table: Sequence[int] | None = None) -> Tensor:
+    """Returns, for every pair of tokens in a window, the row of the bias table that holds their offset.
+
+    The offset of query from key along an axis is moved to start at 0; the axes combine as digits of one number, so
+    that with M columns a row offset counts 2M - 1 times a column offset and (2, 1) and (1, 2) stay apart.
+
+    Args:
+        window: tokens per axis of the window in use.
+        table: tokens per axis of the window that the table was built for; the same by default. A smaller window
+            reads the centre of the table, where its offsets are.
+
+    Returns:
+        (N, N) int64, query by key.
+
+    Raises:
+        InputError: the window is larger than the table's.
+
+    Example:
+        >>> relative_position_index((1, 2)).tolist()
+        [[1, 0], [2, 1]]
+    """
+    w = tuple(window)
+    t = w if table is None else tuple(table)
+    if len(w) != len(t) or any(a > b for a, b in zip(w, t)):
+        raise InputError(f"relative_position_index: window {w} does not fit a table made for window {t}")
+    axes = torch.meshgrid([torch.arange(a) for a in w], indexing="ij")
+    index = torch.zeros(math.prod(w), math.prod(w), dtype=torch.int64)
+    for axis, size in zip(axes, t, strict=True):
+        position = axis.flatten()
+        offset = position[:, None] - position[None, :]  # (N, N) query minus key
+        index = index * (2 * size - 1) + offset + size - 1
+    return index
