@@ -4,7 +4,7 @@
     model = swindow.load("runs/demo/model.safetensors")     # trained
     logits = model(images)                                  # (B, 3, H, W), any H and W
 
-The public names below are imported when they are first used, so that ``import swindow`` and ``swindow --help`` are fast.
+The public names are imported when they are first used, so that ``import swindow`` and ``swindow --help`` are fast.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _HOME = {
     "InputError": "errors",
     "OutputError": "errors",
     "SwindowError": "errors",
+    "TrainingError": "errors",
     "SwinConfig": "config",
     "list_variants": "variants",
     "SwinTransformer": "models",
@@ -30,6 +31,7 @@ _HOME = {
     "Preprocess": "images",
     "predict": "predict",
     "TrainConfig": "training",
+    "TrainResult": "training",
     "train": "training",
     "evaluate": "training",
 }
@@ -46,11 +48,13 @@ if TYPE_CHECKING:
     from .errors import InputError as InputError
     from .errors import OutputError as OutputError
     from .errors import SwindowError as SwindowError
+    from .errors import TrainingError as TrainingError
     from .images import Preprocess as Preprocess
     from .models import SwinTransformer as SwinTransformer
     from .models import create as create
     from .predict import predict as predict
     from .training import TrainConfig as TrainConfig
+    from .training import TrainResult as TrainResult
     from .training import evaluate as evaluate
     from .training import train as train
     from .variants import list_variants as list_variants

@@ -71,15 +71,17 @@ class SwinConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        put = lambda field, value: object.__setattr__(self, field, value)  # noqa: E731  the object is frozen
+        def put(field: str, value: Any) -> None:
+            object.__setattr__(self, field, value)  # the object is frozen
+
         put("depths", _ints("depths", self.depths, least=1))
         put("num_heads", _ints("num_heads", self.num_heads, least=1, length=len(self.depths)))
-        patch = (self.patch_size,) * 2 if isinstance(self.patch_size, int) else self.patch_size
+        patch: Any = self.patch_size
+        patch = (patch,) * 2 if isinstance(patch, int) else patch
         put("patch_size", _ints("patch_size", patch, least=1))
         put("window_size", self._windows())
-        if self.merge_axes is None:
-            put("merge_axes", tuple(range(self.ndim))[-2:])
-        put("merge_axes", _ints("merge_axes", self.merge_axes, least=0))
+        merge: Any = self.merge_axes
+        put("merge_axes", _ints("merge_axes", tuple(range(self.ndim))[-2:] if merge is None else merge, least=0))
         if self.absolute_position_size is not None:
             size = _ints("absolute_position_size", self.absolute_position_size, least=1, length=self.ndim)
             put("absolute_position_size", size)

@@ -5,6 +5,7 @@
     ├── InputError        a tensor or a grid has the wrong shape, number of channels or type
     ├── DataError         an image or a data set is absent, broken, empty or unusable
     ├── CheckpointError   a file of weights is absent, broken, or of another kind
+    ├── TrainingError     training went wrong in a way that other settings may mend
     └── OutputError       a result could not be written (what stood there before is intact)
 
 Every message says what was got, what was expected and what to try, on one line.
@@ -35,6 +36,10 @@ class DataError(SwindowError, ValueError):
 
 class CheckpointError(SwindowError, ValueError):
     """A file of weights is absent, broken or of another kind."""
+
+
+class TrainingError(SwindowError, RuntimeError):
+    """Training went wrong, for instance the loss is no longer finite."""
 
 
 class OutputError(SwindowError, OSError):

@@ -34,6 +34,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 
+# With 1000 classes; tiny to large as published.
+PARAMETERS: dict[str, int] = {
+    "swin_nano": 694_756,
+    "swin_micro": 3_241_234,
+    "swin_tiny": 28_288_354,
+    "swin_small": 49_606_258,
+    "swin_base": 87_768_224,
+    "swin_large": 196_532_476,
+    "swin_base_w12_384": 87_903_584,
+    "swin_large_w12_384": 196_735_516,
+}
+
 # The side, in pixels, of the square image a variant is meant for; it fixes nothing, any size runs.
 IMAGE_SIZE: dict[str, int] = {"swin_nano": 32, "swin_micro": 32, "swin_base_w12_384": 384, "swin_large_w12_384": 384}
 DEFAULT_IMAGE_SIZE = 224

@@ -84,7 +84,7 @@ def resolve(grid: Sequence[int], window: Sequence[int], shift: Sequence[int], ru
         w, s = tuple(min(a, min(g)) for a in w), (0,) * len(s)
     padded = tuple(math.ceil(b / a) * a for a, b in zip(w, g))
     one = (p == a for p, a in zip(padded, w))  # one window covers this axis
-    s = tuple((min(b, a // 2) if shift_single else 0) if single else b for a, b, single in zip(w, s, one))
+    s = tuple((min(b, a - 1) if shift_single else 0) if single else b for a, b, single in zip(w, s, one))
     return Geometry(g, padded, w, s, mask_padding)
 
 

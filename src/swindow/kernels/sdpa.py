@@ -1,12 +1,15 @@
 """Shifted-window attention on PyTorch's scaled dot-product attention: gather, project, attend, scatter; no roll.
 
 Windows of one kind (the same mask) are gathered next to each other, so that each kind is one call with one (h, N, N)
-mask, and the many windows inside the map need none beyond the bias. There are at most 2 kinds per axis.
+mask, and the many windows inside the map need none beyond the bias. There are at most 3 kinds per axis: those inside,
+the last window, and the one before it where the shift moves padding into it.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from typing import NamedTuple
 
 import torch
@@ -43,7 +46,7 @@ def attend(
     dropout: float = 0.0,
 ) -> Tensor:
     """See ``swindow.kernels.attend``."""
-    plan, heads, n = _plan(g, y.device), bias.shape[0], bias.shape[-1]
+    plan, heads, n = _plan(g, y), bias.shape[0], bias.shape[-1]
     x = y.flatten(1, -2)  # (B, H*W, C)
     if g.pads:
         x = F.pad(x, [0, 0, 0, 1])  # one zero token, which every place of padding reads
@@ -62,11 +65,11 @@ def attend(
     return x.index_select(1, plan.scatter).unflatten(1, g.grid)  # (B, *grid, C)
 
 
-def _plan(g: Geometry, device: torch.device) -> _Plan:
-    """The plan of a geometry, from a bounded cache; made afresh while compiling, which must not see the cache."""
-    if torch.compiler.is_compiling():
-        return _make_plan(g, device)
-    plan = _cached_plan(g, device)
+def _plan(g: Geometry, y: Tensor) -> _Plan:
+    """The plan of a geometry, from a bounded cache; made afresh while compiling and for subclasses (fake tensors)."""
+    if torch.compiler.is_compiling() or type(y) is not Tensor:
+        return _make_plan(g, y.device)
+    plan = _cached_plan(g, y.device)
     if type(plan.gather) is not Tensor:  # made under a mode such as FakeTensorMode: right now, wrong later
         _cached_plan.cache_clear()
     return plan
@@ -79,16 +82,43 @@ def _cached_plan(g: Geometry, device: torch.device) -> _Plan:
 
 
 def _make_plan(g: Geometry, device: torch.device) -> _Plan:
-    """Sorts the windows of a geometry by kind and works out the order of tokens and the mask of each kind."""
+    """Sorts the windows of a geometry by kind and works out the order of tokens and the mask of each kind.
+
+    The kinds follow from sizes, never from what a tensor holds, so that it runs where tensors hold nothing (meta,
+    fake tensors, export).
+    """
     gather, scatter = windows.order(g, device)
-    region = windows.labels(g, device)  # (nW, N)
-    kinds, kind_of = region.unique(dim=0, return_inverse=True)  # (kinds, N), (nW,)
-    by_kind = kind_of.argsort(stable=True)  # (nW,) windows in their new order
-    n = region.shape[1]
-    gather = gather.view(-1, n)[by_kind].flatten()
-    window, token = scatter // n, scatter % n
-    scatter = by_kind.argsort()[window] * n + token
-    stops = kind_of.bincount().cumsum(0).tolist()
-    starts = [0, *stops[:-1]]
-    allowed = [None if bool((r == r[0]).all()) else r[:, None] == r[None, :] for r in kinds]
-    return _Plan(gather, scatter, tuple(map(_Kind, starts, stops, allowed)))
+    region = windows.labels(g, device).unflatten(0, g.windows)  # (H/M, W/M, N)
+    n = region.shape[-1]
+    number = torch.arange(math.prod(g.windows), device=device).view(g.windows)  # (H/M, W/M)
+    numbers: list[Tensor] = []
+    kinds: list[_Kind] = []
+    for ranges in itertools.product(*(_ranges(g, axis) for axis in range(len(g.grid)))):
+        place = tuple(slice(r.start, r.stop) for r in ranges)
+        numbers.append(number[place].flatten())
+        first = region[place].reshape(-1, n)[0]  # (N,)
+        allowed = None if all(r.inside for r in ranges) else first[:, None] == first[None, :]
+        start = kinds[-1].stop if kinds else 0
+        kinds.append(_Kind(start, start + math.prod([r.stop - r.start for r in ranges]), allowed))
+    order = torch.cat(numbers)  # (nW,) windows in their new order
+    gather = gather.view(-1, n)[order].flatten()
+    scatter = order.argsort()[scatter // n] * n + scatter % n
+    return _Plan(gather, scatter, tuple(kinds))
+
+
+class _Range(NamedTuple):
+    """Windows along one axis that are of one kind; inside: all their tokens are of one region."""
+
+    start: int
+    stop: int
+    inside: bool
+
+
+def _ranges(g: Geometry, axis: int) -> list[_Range]:
+    """The windows inside, then each of the few after them."""
+    n, p, w, s = g.grid[axis], g.padded[axis], g.window[axis], g.shift[axis]
+    ends_meet = p - w if s else p  # where on the rolled axis the window begins that holds both ends of the map
+    padding = n - s if g.mask_padding and n < p else p  # where on the rolled axis padding begins
+    inside = max(0, min(ends_meet, padding)) // w
+    rest = [_Range(i, i + 1, False) for i in range(inside, p // w)]
+    return [_Range(0, inside, True), *rest] if inside else rest

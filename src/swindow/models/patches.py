@@ -53,7 +53,7 @@ class PatchEmbed(nn.Module):
             )
             raise InputError(f"got an input of shape {tuple(x.shape)}, {expected}; try: {hint}")
         if 0 in x.shape:
-            raise InputError(f"got an empty input of shape {tuple(x.shape)}, {expected}, each at least 1")
+            raise InputError(f"got an empty input of shape {tuple(x.shape)}, {expected}; try sizes of at least 1")
         if not x.is_floating_point():
             raise InputError(
                 f"got an input of type {x.dtype}, expected a floating type; try x.float() / 255, normalised"

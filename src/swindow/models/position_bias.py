@@ -31,21 +31,21 @@ class RelativePositionBias(nn.Module):
 
     def forward(self, window: PerAxis) -> Tensor:
         """Returns the bias (h, N, N) for a window up to the table's own; a smaller one reads the table's centre."""
-        index = _index(window, self.window, self.table.device)
+        index = _index(window, self.window, self.table)
         return self.table[index].permute(2, 0, 1)  # (h, N, N)
 
 
-def _index(window: PerAxis, table: PerAxis, device: torch.device) -> Tensor:
-    """``windows.relative_position_index``, remembered outside of compilation."""
-    if torch.compiler.is_compiling():
-        return windows.relative_position_index(window, table).to(device)
-    index = _cached_index(window, table, device)
+def _index(window: PerAxis, of: PerAxis, table: Tensor) -> Tensor:
+    """``windows.relative_position_index``, remembered but while compiling and for subclasses (fake tensors)."""
+    if torch.compiler.is_compiling() or type(table) not in (Tensor, nn.Parameter):
+        return windows.relative_position_index(window, of).to(table.device)
+    index = _cached_index(window, of, table.device)
     if type(index) is not Tensor:  # made under a mode such as FakeTensorMode: right now, wrong later
         _cached_index.cache_clear()
     return index
 
 
 @functools.lru_cache(maxsize=64)
-def _cached_index(window: PerAxis, table: PerAxis, device: torch.device) -> Tensor:
+def _cached_index(window: PerAxis, of: PerAxis, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for backward later
-        return windows.relative_position_index(window, table).to(device)
+        return windows.relative_position_index(window, of).to(device)

@@ -26,6 +26,7 @@ class SwinTransformer(nn.Module):
     Attributes:
         config: the SwinConfig it was built from.
         metadata: what travels with the weights and is not weights: ``class_names``, ``preprocess``, ... (JSON values).
+        load_report: what ``swindow.load`` did to fill the model; None for a model that was not loaded.
 
     Example:
         >>> model = SwinTransformer(SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), num_classes=5)).eval()
@@ -39,7 +40,8 @@ class SwinTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.metadata: dict[str, Any] = {}
-        rates = torch.linspace(0, config.drop_path_rate, sum(config.depths), device="cpu").tolist()
+        self.load_report: Any = None
+        rates = [config.drop_path_rate * i / max(1, sum(config.depths) - 1) for i in range(sum(config.depths))]
         ends = itertools.accumulate(config.depths)
         self.patch_embed = PatchEmbed(
             config.patch_size, config.in_chans, config.embed_dim, config.patch_norm, config.norm_eps
@@ -94,7 +96,8 @@ class SwinTransformer(nn.Module):
 class AbsolutePositionEmbed(nn.Module):
     """A learned embedding added to every token (the official ``ape``; off in all published models).
 
-    On another grid than its own it is resized bicubically, as the detection code does.
+    On another grid than its own it is resized bicubically, as the detection code does (linearly where the grid has one
+    or three axes, for which PyTorch has no cubic).
     """
 
     def __init__(self, config: SwinConfig) -> None:
@@ -107,5 +110,6 @@ class AbsolutePositionEmbed(nn.Module):
         """Returns tokens (B, *grid, C) plus the embedding."""
         embedding: Tensor = self.embedding
         if x.shape[1:] != embedding.shape:
-            embedding = F.interpolate(embedding.movedim(-1, 0)[None], x.shape[1:-1], mode="bicubic")[0].movedim(0, -1)
+            mode = {1: "linear", 2: "bicubic", 3: "trilinear"}[x.ndim - 2]
+            embedding = F.interpolate(embedding.movedim(-1, 0)[None], x.shape[1:-1], mode=mode)[0].movedim(0, -1)
         return x + embedding

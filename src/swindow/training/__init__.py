@@ -1,0 +1,31 @@
+"""Training and evaluating classifiers: one loop on plain torch, exact in its resuming, the same under torchrun."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "TrainConfig": "config",  # imports no torch, so that the command line can show its help at once
+    "Progress": "progress",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
+    "TrainResult": "loop",
+    "train": "loop",
+}
+
+__all__ = ["Evaluation", "Progress", "TrainConfig", "TrainResult", "evaluate", "train"]
+
+if TYPE_CHECKING:
+    from .config import TrainConfig as TrainConfig
+    from .evaluation import Evaluation as Evaluation
+    from .evaluation import evaluate as evaluate
+    from .loop import TrainResult as TrainResult
+    from .loop import train as train
+    from .progress import Progress as Progress
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

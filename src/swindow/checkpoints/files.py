@@ -1,0 +1,48 @@
+"""Writing files so that a crash, a full disk or a kill leaves either the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from ..errors import OutputError
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside ``path`` to write to; when the block ends well, it takes ``path``'s place at once.
+
+    Raises:
+        OutputError: the folder cannot be made or the file not be written (no space, no permission); whatever stood at
+            ``path`` is intact and the temporary file is gone.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with replacing(target) as temporary:
+        ...     _ = temporary.write_text("whole")
+        >>> target.read_text()
+        'whole'
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"could not write {path}: {reason(error)}; try another place or free some space") from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def reason(error: Exception) -> str:
+    """Returns why a file operation failed, in a few words, without the path."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,37 @@
+"""What every test shares: reproducible randomness, one thread per worker, and the way to outside data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+SHARED = Path(__file__).parents[2] / "shared"  # beside the repository, never part of it
+
+# Examples are the same in every run, and no example has a deadline: the first one pays for imports and caches.
+hypothesis.settings.register_profile("swindow", deadline=None, derandomize=True, max_examples=40)
+hypothesis.settings.load_profile("swindow")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # workers would fight over the cores
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Returns the path of a file or folder of the outside data; skips the test where it is absent."""
+
+    def path(*parts: str) -> Path:
+        found = SHARED.joinpath(*parts)
+        if not found.exists():
+            pytest.skip(f"{'/'.join(('../shared', *parts))} is absent")
+        return found
+
+    return path

@@ -1,0 +1,170 @@
+"""The command line, as a user meets it: what it prints, its exit status, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+from test_data import make_folder
+
+import swindow
+from swindow import cli
+from swindow.images import Preprocess
+
+
+@pytest.fixture
+def run(capsys):
+    """Gives a command; returns exit status, output and error output."""
+
+    def command(*args):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(a) for a in args])
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    model = swindow.create("swin_nano", num_classes=3)
+    model.metadata = {"class_names": ["ant", "bee", "cat"], "preprocess": Preprocess((32, 32)).to_dict()}
+    swindow.save(model, path)
+    return path
+
+
+@pytest.fixture
+def picture(tmp_path):
+    Image.effect_noise((50, 40), 90).convert("RGB").save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+def test_train_evaluate_predict_inspect(run, tmp_path):
+    folder, out = make_folder(tmp_path / "photos", each=6), tmp_path / "run"
+    options = ["--variant", "swin_nano", "--epochs", 1, "--image-size", 8, "--workers", 0, "--out", out]
+    status, output, _ = run("train", folder, *options, "--json")
+    assert status == 0
+    assert "epoch   1/1" in output
+    result = json.loads(output.splitlines()[-1])
+    status, output, _ = run("evaluate", out / "model.safetensors", folder, "--json")
+    measured = json.loads(output.splitlines()[-1])
+    assert status == 0
+    assert set(measured) == {"accuracy", "loss", "images"}
+    assert (measured["accuracy"], measured["images"]) == (result["accuracy"], 2)
+    status, output, _ = run("inspect", out / "model.safetensors", "--json")
+    assert json.loads(output.splitlines()[-1])["class_names"] == ["cat", "dog"]
+
+
+def test_predict_json(run, checkpoint, picture):
+    status, output, _ = run("predict", checkpoint, picture, picture, "--top", 2, "--json")
+    found = json.loads(output.splitlines()[-1])
+    assert status == 0
+    assert [f["image"] for f in found] == [str(picture)] * 2
+    assert set(found[0]["predictions"][0]) == {"class", "probability"}
+    assert len(found[0]["predictions"]) == 2
+
+
+def test_predict_goes_on_after_a_broken_image(run, checkpoint, picture, tmp_path):
+    (tmp_path / "b.jpg").write_text("no image")
+    status, output, error = run("predict", checkpoint, tmp_path / "b.jpg", picture)
+    assert status == 1
+    assert "b.jpg" in error
+    assert str(picture) in output
+
+
+def test_explain_a_checkpoint_and_a_variant(run, checkpoint, picture, tmp_path):
+    status, output, _ = run("explain", checkpoint, picture, "--out", tmp_path / "one", "--json")
+    found = json.loads(output.splitlines()[-1])
+    assert status == 0
+    assert found["trained"]
+    assert sorted(map(str, (tmp_path / "one").iterdir())) == found["pictures"]
+    status, output, _ = run("explain", "swin_nano", picture, "--out", tmp_path / "two", "--size", 64, "--json")
+    assert "untrained" in output
+    assert not json.loads(output.splitlines()[-1])["trained"]
+
+
+def test_variants_lists_every_name(run):
+    status, output, _ = run("variants", "--json")
+    assert status == 0
+    assert all(name in output for name in swindow.list_variants())
+    assert json.loads(output.splitlines()[-1])["swin_tiny"]["depths"] == [2, 2, 6, 2]
+
+
+def test_inspect_a_variant(run):
+    status, output, _ = run("inspect", "swin_nano")
+    assert status == 0
+    assert "694756" in output
+
+
+def test_mistakes_are_one_line_and_have_their_status(run, checkpoint, picture, tmp_path):
+    (tmp_path / "empty").mkdir()
+    make_folder(tmp_path / "one", classes=("cat",))
+    make_folder(tmp_path / "two")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    two_channels = tmp_path / "two_channels.safetensors"
+    swindow.save(swindow.create("swin_nano", in_chans=2), two_channels)
+    out = tmp_path / "run"
+    for args, expected_status, expected in [
+        (("train", tmp_path / "absent", "--out", out), 1, "no such folder"),
+        (("train", tmp_path / "empty", "--out", out), 1, "empty"),
+        (("train", tmp_path / "one", "--out", out), 1, "at least two"),
+        (("train", tmp_path / "two", "--variant", "swin_tinny", "--out", out), 2, "swin_tiny"),
+        (("train", tmp_path / "two", "--epochs", "0", "--out", out), 2, "epochs"),
+        (("train", "digits", "--device", "cuda:77", "--out", out), 2, "device"),
+        (("evaluate", tmp_path / "absent.safetensors", "digits"), 1, "no such file"),
+        (("evaluate", checkpoint, tmp_path / "two"), 1, "class 'dog'"),
+        (("predict", tmp_path / "text.safetensors", picture), 1, "not a whole safetensors"),
+        (("predict", checkpoint, tmp_path / "absent.png"), 1, "no such file"),
+        (("predict", two_channels, picture), 2, "2 channels"),
+        (("explain", "swin_huge", picture), 2, "unknown variant"),
+        (("inspect", picture), 1, "not a whole safetensors"),
+    ]:
+        status, _, error = run(*args)
+        assert (status, error.count("\n")) == (expected_status, 1), (args, error)
+        assert error.startswith("swindow: error: ")
+        assert expected in error
+    assert not out.exists() or not list(out.iterdir())  # nothing is left behind
+
+
+def test_wrong_use_is_status_2():
+    for args in (["nonsense"], ["train"], ["train", "digits", "--epochs", "many"], []):
+        done = subprocess.run([sys.executable, "-m", "swindow", *args], capture_output=True, text=True)
+        assert done.returncode == 2, args
+
+
+def test_help_and_variants_need_no_torch():
+    for args in (["--help"], ["train", "--help"], ["variants"]):
+        code = f"""
+import sys
+sys.modules['torch'] = sys.modules['numpy'] = None
+from swindow import cli
+try: cli.main({args})
+except SystemExit as end: sys.exit(end.code)
+"""
+        started = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert time.monotonic() - started < 10
+
+
+def test_importing_swindow_imports_no_torch():
+    code = "import sys, swindow; swindow.list_variants(); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_public_names():
+    """What users import; a change here is a change of the interface."""
+    assert sorted(n for n in swindow.__all__ if n != "__version__") == [
+        "CheckpointError", "ConfigError", "DataError", "InputError", "OutputError", "Preprocess", "SwinConfig",
+        "SwinTransformer", "SwindowError", "TrainConfig", "TrainResult", "TrainingError", "create", "evaluate",
+        "list_variants", "load", "predict", "save", "train",
+    ]  # fmt: skip
+    for name in swindow.__all__:
+        assert getattr(swindow, name) is not None
+    with pytest.raises(AttributeError):
+        _ = swindow.nonsense
