@@ -12,7 +12,14 @@ from .errors import ConfigError, nearest
 # swin_{base,large}_patch4_window12_384 configs, fine-tuned at 0.2.
 # nano and micro are our own: patch 2 and window 4 make three useful stages out of a 32-pixel image.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "swin_nano": {"embed_dim": 32, "depths": (2, 2, 2), "num_heads": (2, 4, 8), "window_size": 4, "patch_size": 2},
+    "swin_nano": {
+        "embed_dim": 32,
+        "depths": (2, 2, 2),
+        "num_heads": (2, 4, 8),
+        "window_size": 4,
+        "patch_size": 2,
+        "drop_path_rate": 0.0,
+    },
     "swin_micro": {"embed_dim": 48, "depths": (2, 2, 6), "num_heads": (3, 6, 12), "window_size": 4, "patch_size": 2},
     "swin_tiny": {"drop_path_rate": 0.2},
     "swin_small": {"depths": (2, 2, 18, 2), "drop_path_rate": 0.3},

@@ -35,7 +35,17 @@ def digits() -> Source:
             lambda i: Image.fromarray(images[indices[i]]),
         )
 
-    return Source("digits", tuple("0123456789"), split(train), split(held_out), "swin_nano", affine, preprocess)
+    return Source(
+        name="digits",
+        classes=tuple("0123456789"),
+        train=split(train),
+        held_out=split(held_out),
+        variant="swin_nano",
+        image_size=16,  # twice the digits' own: with patches of 2 every pixel of theirs is a token
+        lr=3e-3,
+        augment=affine,
+        preprocess=preprocess,
+    )
 
 
 def preprocess(size: int) -> Preprocess:

@@ -61,7 +61,18 @@ def folder(
         kept = [[kept[0][i] for i in train], [kept[0][i] for i in rest]]
     if not kept[1]:
         raise DataError(f"{parts[-1]}: no usable images are held out for evaluation; {_EXPECTED}")
-    return Source(root.name, classes, _split(kept[0]), _split(kept[1]), "swin_tiny", photo, preprocess, skipped)
+    return Source(
+        name=root.name,
+        classes=classes,
+        train=_split(kept[0]),
+        held_out=_split(kept[1]),
+        variant="swin_tiny",
+        image_size=None,
+        lr=5e-4,
+        augment=photo,
+        preprocess=preprocess,
+        skipped=skipped,
+    )
 
 
 def preprocess(size: int) -> Preprocess:

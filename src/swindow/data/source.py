@@ -38,7 +38,8 @@ class Source:
         name: what to call it.
         classes: names of the classes.
         train, held_out: the two splits.
-        variant: the model that suits it when none is asked for.
+        variant, image_size, lr: the model, the side of the images in pixels (None: what suits the variant) and the
+            highest learning rate that suit it when none is asked for.
         augment: the random changes that suit its images.
         preprocess: how its images are prepared, for a side in pixels.
         skipped: the files that could not be used, each with the reason.
@@ -49,6 +50,8 @@ class Source:
     train: Split
     held_out: Split
     variant: str
+    image_size: int | None
+    lr: float
     augment: Augment
     preprocess: Callable[[int], Preprocess]
     skipped: tuple[str, ...] = ()

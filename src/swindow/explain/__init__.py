@@ -107,9 +107,13 @@ def pictures(model: SwinTransformer, image: Tensor, display: Pixels, *, trained:
 
 def _write(figure: Figure, out: Path, name: str) -> Path:
     """Writes a figure as a PNG; what stood there is replaced whole or not at all."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     png = io.BytesIO()
     title = " ".join(figure.get_suptitle().split())
-    figure.savefig(png, format="png", metadata={"Title": title, "Description": figure.get_label()})
+    metadata = {"Title": title, "Description": figure.get_label()}
+    # This is what savefig calls in the end, but savefig lays everything out twice.
+    FigureCanvasAgg(figure).print_png(png, metadata=metadata)  # type: ignore[no-untyped-call]
     path = out / name
     part = out / f".{name}.part"
     try:

@@ -86,6 +86,13 @@ def position_bias_figure(pictures: Floats, where: str, trained: bool) -> Figure:
     side = min(4.0, 12.6 / across - 0.4)
     tall = min(side * high / wide, 4.0)
     figure = style.new_figure(down * (tall + 0.7) + 1.6, title, source, caption, alt)
+    _heads(figure, pictures, down, across, side)
+    return figure
+
+
+def _heads(figure: Figure, pictures: Floats, down: int, across: int, side: float) -> None:
+    """The table of every head, ``side`` inches wide, and the scale they share."""
+    heads, high, wide = pictures.shape
     axes = figure.subplots(down, across, squeeze=False)
     for ax in axes.flat[heads:]:
         ax.set_axis_off()
@@ -100,7 +107,6 @@ def position_bias_figure(pictures: Floats, where: str, trained: bool) -> Figure:
         if i + across >= heads:
             ax.set_xlabel("column offset")
     figure.colorbar(shown, ax=axes, shrink=0.8, aspect=30, panchor=False).ax.tick_params(labelsize=9)
-    return figure
 
 
 def _tokens(axes: Axes, window: PerAxis) -> None:
@@ -122,4 +128,6 @@ def _table(axes: Axes, name: str, values: Ints) -> None:
     middle = 0.55 * low + 0.45 * high
     for (row, column), value in np.ndenumerate(values):
         ink = "white" if value < middle or value == high == low else "black"
-        axes.text(column, row, f"{value}".replace("-", "−"), ha="center", va="center", fontsize=10, color=ink)
+        axes.text(
+            column, row, f"{value}".replace("-", "−"), ha="center", va="center", fontsize=10, color=ink, in_layout=False
+        )

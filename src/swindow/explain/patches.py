@@ -31,33 +31,29 @@ def patch_figure(record: Record, display: Pixels) -> Figure:
     """
     style.check_display(display)
     grid, patch = record.tokens.shape[:2], record.patch
-    size = _size(record)
-    layout = style.Layout(size, 3)
+    layout = style.Layout(_size(record), 3)
     title = (
         f"Patches: {sizes(record.image)} pixels become {sizes(grid)} tokens of {sizes(patch)} pixels, "
         f"{plural(record.tokens.shape[-1], 'channel')} each"
     )
-    hierarchy = "  >  ".join(f"stage {s.number}: {sizes(s.w_msa.grid)} x {s.channels}" for s in record.stages)
-    caption = f"Patch merging then halves the map and doubles the channels (rows x columns x channels):\n{hierarchy}."
-    if size != record.image:
-        caption += " Dots: the image is filled up with zeros to whole patches."
+    caption = _caption(record)
     alt = "Left: the patch grid on the image. Middle: a few patches enlarged. Right: the tokens, as one number each."
     figure = style.new_figure(layout.height + 1.4, title, "swindow.models.PatchEmbed", caption + layout.note, alt)
     whole, part, tokens = style.panels(figure, layout)
-    top, left, rows, columns = _zoom(grid)
     _patches(whole, record, display, layout)
-    ys, xs = (top * patch[0], (top + rows) * patch[0]), (left * patch[1], (left + columns) * patch[1])
-    whole.fill(
-        [xs[0], xs[1], xs[1], xs[0]],
-        [ys[0], ys[0], ys[1], ys[1]],
-        fill=False,
-        edgecolor="#D55E00",
-        linewidth=3,
-        zorder=5,
-    )
-    _enlarge(part, record, display, (top, left, rows, columns), layout)
+    _enlarge(part, record, display, layout)
     _tokens(tokens, record, layout)
     return figure
+
+
+def _caption(record: Record) -> str:
+    """What happens to the tokens next, and what the dots mean."""
+    text = "  >  ".join(f"stage {s.number}: {sizes(s.w_msa.grid)} x {s.channels}" for s in record.stages) + "."
+    if len(record.stages) > 1:
+        text = f"Patch merging then halves the map and doubles the channels (rows x columns x channels):\n{text}"
+    if _size(record) != record.image:
+        text += " Dots: the image is filled up with zeros to whole patches."
+    return text
 
 
 def _size(record: Record) -> PerAxis:
@@ -66,14 +62,18 @@ def _size(record: Record) -> PerAxis:
 
 
 def _patches(axes: Axes, record: Record, display: Pixels, layout: style.Layout) -> None:
-    """The image with the patch grid."""
-    grid = record.tokens.shape[:2]
+    """The image with the patch grid, and a box around the part that is enlarged."""
+    grid, (high, wide) = record.tokens.shape[:2], record.patch
     style.show_image(axes, display, _size(record), layout.stretch)
     style.dots(axes, style.beyond(display, _size(record)))
     drawn = style.outline(axes, np.arange(grid[0] * grid[1]).reshape(grid), record.patch, layout.scale)
     text = f"The image, {plural(grid[0] * grid[1], 'patch', 'es')}"
     style.heading(axes, text + ("" if drawn else " (borders too fine to draw)"), layout.room)
     axes.set_xlabel("pixels")
+    top, left, rows, columns = _zoom(grid)
+    xs, ys = [left, left + columns, left + columns, left], [top, top, top + rows, top + rows]
+    box = ([x * wide for x in xs], [y * high for y in ys])
+    axes.fill(*box, fill=False, edgecolor="#D55E00", linewidth=3, zorder=5)
 
 
 def _zoom(grid: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -82,11 +82,9 @@ def _zoom(grid: tuple[int, ...]) -> tuple[int, int, int, int]:
     return (grid[0] - rows) // 2, (grid[1] - columns) // 2, rows, columns
 
 
-def _enlarge(
-    axes: Axes, record: Record, display: Pixels, part: tuple[int, int, int, int], layout: style.Layout
-) -> None:
+def _enlarge(axes: Axes, record: Record, display: Pixels, layout: style.Layout) -> None:
     """A few patches, with each one's row and column on the grid."""
-    (top, left, rows, columns), (high, wide) = part, record.patch
+    (top, left, rows, columns), (high, wide) = _zoom(record.tokens.shape[:2]), record.patch
     style.show_image(axes, display, _size(record))
     style.dots(axes, style.beyond(display, _size(record)))
     style.ticks(axes)
@@ -98,7 +96,16 @@ def _enlarge(
         for column in range(left, left + columns):
             place = ((column + 0.5) * wide, (row + 0.5) * high)
             box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.85, "linewidth": 0}
-            axes.text(*place, f"{row},{column}", ha="center", va="center", fontsize=9, color=style.INK, bbox=box)
+            axes.text(
+                *place,
+                f"{row},{column}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=style.INK,
+                bbox=box,
+                in_layout=False,
+            )
     axes.spines[:].set(visible=True, color="#D55E00", linewidth=3)
     numbers = high * wide * record.channels_in
     text = f"Enlarged: row,column of the token. {sizes(record.patch)} pixels are {plural(numbers, 'number')}"

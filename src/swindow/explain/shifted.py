@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-_DRAWN = "Hatched: padding, which {}."
-
 
 def window_figure(stage: Stage, display: Pixels) -> Figure:
     """Returns a Figure of a stage's W-MSA windows (left) and irregular SW-MSA windows (right) on the image, to scale.
@@ -151,7 +149,9 @@ def _caption(stage: Stage, display: Pixels) -> str:
         text += f" {why(stage)}" if why(stage) else ""
     if stage.w_msa.pads or (stage.sw_msa is not None and stage.sw_msa.pads):
         masked = stage.w_msa.mask_padding
-        text += " " + _DRAWN.format("is masked" if masked else "takes part in attention (mask_padding is off)")
+        text += (
+            f" Hatched: padding, which {'is masked' if masked else 'takes part in attention (mask_padding is off)'}."
+        )
     covered = tuple(g * t for g, t in zip(stage.w_msa.grid, stage.token))
     if covered != display.shape[:2]:
         text += " Dots: zeros that fill the image up to whole tokens."
@@ -200,7 +200,7 @@ def _numbers(axes: Axes, labels: Ints, token: PerAxis, layout: style.Layout) -> 
             continue
         y, x = ((int(at.min()) + int(at.max()) + 1) / 2 * t for at, t in zip(places, token))
         box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
-        axes.text(x, y, str(label), ha="center", va="center", fontsize=min(13, 0.7 * room), bbox=box)
+        axes.text(x, y, str(label), ha="center", va="center", fontsize=min(13, 0.7 * room), bbox=box, in_layout=False)
 
 
 def _rolled(axes: Axes, stage: Stage, g: Geometry, found: tuple[Kind, ...], layout: style.Layout) -> None:
@@ -216,7 +216,9 @@ def _rolled(axes: Axes, stage: Stage, g: Geometry, found: tuple[Kind, ...], layo
             row, column = divmod(place, g.windows[1])
             box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
             at = ((column + 0.5) * side[1], (row + 0.5) * side[0])
-            axes.text(*at, letter, ha="center", va="center", fontsize=min(13, max(8, 0.4 * room)), bbox=box)
+            axes.text(
+                *at, letter, ha="center", va="center", fontsize=min(13, max(8, 0.4 * room)), bbox=box, in_layout=False
+            )
     if any(g.shift):
         text = f"After rolling {g.shift[0]} up and {g.shift[1]} left: computed windows and their kind of mask"
     else:

@@ -62,8 +62,9 @@ def new_figure(height: float, title: str, source: str, caption: str, alt: str) -
         raise ConfigError("explain needs matplotlib; try pip install 'swindow[explain]'") from error
     figure = Figure(figsize=(WIDTH, height), dpi=100, layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03)  # type: ignore[union-attr, call-arg]
-    between = " " if len(title) + len(source) < 106 else "\n"  # letters that fit a line
-    figure.suptitle(f"{wrap(title, 0.92 * WIDTH, 15)}{between}({source})", fontsize=15, fontweight="bold", color=INK)
+    lines = wrap(title, 0.92 * WIDTH, 15)
+    between = " " if len(lines.split("\n")[-1]) + len(source) < 108 else "\n"  # letters that fit a line
+    figure.suptitle(f"{lines}{between}({source})", fontsize=15, fontweight="bold", color=INK)
     figure.supxlabel(wrap(caption, WIDTH, 11.5), fontsize=11.5, color=INK)
     figure.set_label(f"{title} ({source}). {alt}")
     return figure
@@ -105,7 +106,7 @@ class Layout:
         self.room = width / self.columns - 0.7
         drawn = min(self.room, tallest * shown)
         self.scale = 100 * drawn / size[1] * min(1.0, self.stretch)
-        self.height = self.rows * (max(drawn / shown, 1.0) + 0.9)
+        self.height = self.rows * (max(drawn / shown, 1.0) + 1.05)
 
     @property
     def note(self) -> str:

@@ -20,14 +20,14 @@ class TrainConfig:
         epochs: passes over the training images.
         batch_size: images per step, over all processes and accumulated parts together.
         accumulate: parts that a batch is worked through in, to save memory; the result stays the same.
-        lr: the highest learning rate, reached after the warm-up.
+        lr: the highest learning rate, reached after the warm-up; what suits the data by default.
         min_lr: the learning rate at the end of the cosine.
         warmup_epochs: epochs over which the learning rate grows linearly from nearly 0.
         weight_decay: AdamW's weight decay; not applied to biases, norms and position tables.
         clip: largest norm of the gradient.
         label_smoothing: share of the target spread over all classes (fraction).
         drop_path_rate: stochastic depth of the last block (fraction); the variant's own by default.
-        image_size: side of the images in pixels; what suits the variant by default.
+        image_size: side of the images in pixels; what suits the data and the variant by default.
         augment: random changes: photo (random resized crop, flip), affine (small moves), none; auto suits the data.
         held_out: share of every class held out for evaluation (fraction), where the data has no split of its own.
         seed: decides the split, the initial weights, the order of images and every random change.
@@ -42,9 +42,9 @@ class TrainConfig:
     weights: Path | None = None
     out: Path = Path("runs/train")
     epochs: int = 30
-    batch_size: int = 64
+    batch_size: int = 32
     accumulate: int = 1
-    lr: float = 1e-3
+    lr: float | None = None
     min_lr: float = 1e-5
     warmup_epochs: float = 2.0
     weight_decay: float = 0.05
@@ -72,7 +72,7 @@ class TrainConfig:
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{field}: got {value!r}, expected an int of at least 1")
         for field in ("lr", "clip"):
-            if not getattr(self, field) > 0:
+            if getattr(self, field) is not None and not getattr(self, field) > 0:
                 raise ConfigError(f"{field}: got {getattr(self, field)!r}, expected a number above 0")
         for field in ("min_lr", "warmup_epochs", "weight_decay", "save_minutes", "seed", "workers"):
             value = getattr(self, field)

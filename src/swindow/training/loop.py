@@ -107,6 +107,7 @@ class Run:
         self.model, self.how = build(source, settings)
         self.model.to(here.device)
         self.optimizer = adamw(self.model, settings.weight_decay)
+        self.lr = source.lr if settings.lr is None else settings.lr
         self.augment = source.augment if settings.augment == "auto" else AUGMENTS[settings.augment]
         self.workers = settings.workers
         if self.workers is None:
@@ -162,7 +163,7 @@ class Run:
     def step(self, step: int, feed: Iterator[tuple[Tensor, Tensor]], parts: int, images: int) -> list[float]:
         """One step of the optimizer; returns summed loss, right answers and images, over all processes."""
         s, here = self.settings, self.here
-        lr = learning_rate(step, s.epochs * self.steps, round(s.warmup_epochs * self.steps), s.lr, s.min_lr)
+        lr = learning_rate(step, s.epochs * self.steps, round(s.warmup_epochs * self.steps), self.lr, s.min_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         sums = torch.zeros(3, dtype=torch.float64)
@@ -181,7 +182,7 @@ class Run:
         if not loss < float("inf"):
             raise TrainingError(
                 f"the loss is {loss} at step {step} (epoch {step // self.steps + 1}); "
-                f"try a lower lr than {s.lr}, more warmup_epochs or a smaller clip"
+                f"try a lower lr than {self.lr}, more warmup_epochs or a smaller clip"
             )
         nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
         self.optimizer.step()
@@ -253,7 +254,7 @@ def build(source: Source, settings: TrainConfig) -> tuple[SwinTransformer, Prepr
     classes = len(source.classes)
     if settings.weights is None:
         name = settings.variant or source.variant
-        how = source.preprocess(settings.image_size or variants.image_size(name))
+        how = source.preprocess(settings.image_size or source.image_size or variants.image_size(name))
         model = create(name, num_classes=classes, in_chans=how.channels, **rate)
     else:
         start = load(settings.weights, num_classes=classes)
