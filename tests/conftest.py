@@ -1,8 +1,7 @@
-"""What every test shares: reproducible randomness, one thread per worker, and the way to outside data."""
+"""What every test shares: reproducible randomness, one thread, and the way to outside data."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import hypothesis
@@ -15,8 +14,8 @@ SHARED = Path(__file__).parents[2] / "shared"  # beside the repository, never pa
 hypothesis.settings.register_profile("swindow", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.load_profile("swindow")
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # workers would fight over the cores
+# Tensors in tests are tiny: threads cost more than they bring, and pytest-xdist's workers would fight over the cores.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

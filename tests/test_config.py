@@ -1,0 +1,160 @@
+import dataclasses
+import json
+import re
+
+import pytest
+
+from swindow import SwinConfig, list_variants
+from swindow.errors import ConfigError, SwindowError
+from swindow.variants import image_size, variant_config
+
+TINY = {"depths": (2, 2), "num_heads": (1, 2), "embed_dim": 8}
+
+
+def test_shorthands_are_expanded():
+    config = SwinConfig(depths=[2, 2], num_heads=[3, 6], window_size=[7, (4, 5)], patch_size=2)
+    assert config.depths == (2, 2)
+    assert config.window_size == ((7, 7), (4, 5))
+    assert config.patch_size == (2, 2)
+    assert config.merge_axes == (0, 1)
+    assert (config.ndim, config.num_stages) == (2, 2)
+    assert [config.width(i) for i in range(2)] == [96, 192]
+
+
+def test_three_axes_merge_height_and_width_unless_told_otherwise():
+    clip = SwinConfig(**TINY, patch_size=(2, 4, 4), window_size=((8, 7, 7), 3))
+    assert clip.window_size == ((8, 7, 7), (3, 3, 3))
+    assert clip.merge_axes == (1, 2)
+    assert clip.replace(merge_axes=(0, 1, 2)).merge_axes == (0, 1, 2)
+    assert SwinConfig(**TINY, patch_size=(4,)).merge_axes == (0,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"depths": 2}, "depths: got 2, expected a tuple of ints of at least 1"),
+        ({"depths": ()}, "depths: got (), expected a tuple"),
+        ({"depths": (2, 0)}, "depths: got (2, 0)"),
+        ({"depths": (2, 2.0)}, "depths: got (2, 2.0)"),
+        ({"depths": (2, True)}, "depths: got (2, True)"),
+        ({"depths": "22"}, "depths: got '22'"),
+        ({"num_heads": (1,)}, "num_heads: got (1,), expected a tuple of 2"),
+        ({"num_heads": (1, 2, 4)}, "num_heads: got (1, 2, 4), expected a tuple of 2"),
+        ({"num_heads": (1, 3)}, "num_heads[1]: got 3, which does not divide the 16 channels of stage 1"),
+        ({"patch_size": 0}, "patch_size: got (0, 0)"),
+        ({"patch_size": 4.0}, "patch_size: got 4.0"),
+        ({"patch_size": True}, "patch_size: got (True, True)"),
+        ({"window_size": 0}, "window_size[0]: got (0, 0), expected a tuple of 2 of ints of at least 1"),
+        ({"window_size": "7"}, "window_size: got '7', expected one int or one entry for each of the 2 stages"),
+        ({"window_size": (7, 7, 7)}, "window_size: got (7, 7, 7), expected one int or one entry"),
+        ({"window_size": (7, (7, 7, 7))}, "window_size[1]: got (7, 7, 7), expected a tuple of 2"),
+        ({"window_size": (7, 7.0)}, "window_size[1]: got 7.0"),
+        ({"absolute_position_size": (14,)}, "absolute_position_size: got (14,), expected a tuple of 2"),
+        ({"absolute_position_size": 14}, "absolute_position_size: got 14"),
+        ({"merge_axes": (1, 2)}, "merge_axes: got (1, 2), expected axes below 2"),
+        ({"merge_axes": (-1,)}, "merge_axes: got (-1,)"),
+        ({"merge_axes": ()}, "merge_axes: got ()"),
+        ({"embed_dim": 0}, "embed_dim: got 0, expected an int of at least 1"),
+        ({"embed_dim": "96"}, "embed_dim: got '96'"),
+        ({"embed_dim": 8.0}, "embed_dim: got 8.0"),
+        ({"in_chans": 0}, "in_chans: got 0"),
+        ({"in_chans": True}, "in_chans: got True"),
+        ({"num_classes": -1}, "num_classes: got -1, expected an int of at least 0"),
+        ({"num_classes": None}, "num_classes: got None"),
+        ({"drop_rate": 1.0}, "drop_rate: got 1.0, expected a fraction from 0 up to, not including, 1"),
+        ({"attn_drop_rate": -0.1}, "attn_drop_rate: got -0.1"),
+        ({"drop_path_rate": "0.1"}, "drop_path_rate: got '0.1'"),
+        ({"drop_path_rate": float("nan")}, "drop_path_rate: got nan"),
+        ({"mlp_ratio": 0}, "mlp_ratio: got 0, expected a number above 0"),
+        ({"mlp_ratio": None}, "mlp_ratio: got None"),
+        ({"norm_eps": -1e-5}, "norm_eps: got -1e-05"),
+        ({"qkv_bias": 1}, "qkv_bias: got 1, expected True or False"),
+        ({"patch_norm": None}, "patch_norm: got None"),
+        ({"shift_single": "yes"}, "shift_single: got 'yes'"),
+        ({"mask_padding": 0}, "mask_padding: got 0"),
+        ({"shrink": "both"}, "shrink: got 'both', expected None, 'axis' or 'min'"),
+        ({"shrink": True}, "shrink: got True"),
+    ],
+)
+def test_a_wrong_field_is_named_with_what_was_got_and_expected(fields, message):
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        SwinConfig(**{**TINY, **fields})
+    assert isinstance(caught.value, SwindowError)
+    assert isinstance(caught.value, ValueError)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **fields: SwinConfig.from_dict(fields),
+        lambda **fields: SwinConfig().replace(**fields),
+        lambda **fields: variant_config("swin_tiny", **fields),
+    ],
+    ids=["from_dict", "replace", "variant_config"],
+)
+def test_an_unknown_field_names_the_nearest_and_all(make):
+    with pytest.raises(
+        ConfigError, match=r"'window' is no field of SwinConfig \(did you mean 'window_size'.*fields: embed_dim, depths"
+    ):
+        make(window=7)
+    with pytest.raises(ConfigError, match=r"'num_clases' .*\(did you mean 'num_classes'"):
+        make(num_clases=7)
+
+
+def test_an_unknown_variant_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"unknown variant 'swin_tinny' \(did you mean 'swin_tiny'"):
+        variant_config("swin_tinny")
+    with pytest.raises(ConfigError, match=r"unknown variant 'resnet50'; 'swindow variants' lists all \d+"):
+        variant_config("resnet50")
+
+
+def test_a_config_is_frozen_and_can_be_compared_and_hashed():
+    config = SwinConfig(**TINY)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.embed_dim = 16
+    assert config == SwinConfig(**TINY)
+    assert hash(config) == hash(SwinConfig(**TINY))
+    assert config != config.replace(embed_dim=16)
+    assert config.embed_dim == 8
+
+
+VIDEO = SwinConfig(
+    **TINY, patch_size=(2, 4, 4), window_size=((8, 7, 7), (4, 7, 7)), absolute_position_size=(4, 8, 8), shrink="axis"
+)
+
+
+@pytest.mark.parametrize("config", [*map(variant_config, list_variants()), VIDEO], ids=[*list_variants(), "video"])
+def test_a_config_survives_json(config):
+    again = SwinConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert hash(again) == hash(config)  # tuples all the way down, no list is left
+
+
+def test_every_variant_has_a_size_and_takes_any_field():
+    assert {"swin_nano", "swin_micro", "swin_tiny", "swin_small", "swin_base", "swin_large"} <= set(list_variants())
+    for name in list_variants():
+        assert image_size(name) in (32, 192, 224, 256, 384)
+        assert variant_config(name, num_classes=3, in_chans=1).num_classes == 3
+    assert image_size("swin_tiny") == 224
+    assert image_size("swin_nano") == 32
+    assert image_size("swin_base_w12_384") == 384
+
+
+@pytest.mark.parametrize(
+    ("name", "embed_dim", "depths", "num_heads", "window"),
+    [
+        ("swin_tiny", 96, (2, 2, 6, 2), (3, 6, 12, 24), 7),
+        ("swin_small", 96, (2, 2, 18, 2), (3, 6, 12, 24), 7),
+        ("swin_base", 128, (2, 2, 18, 2), (4, 8, 16, 32), 7),
+        ("swin_large", 192, (2, 2, 18, 2), (6, 12, 24, 48), 7),
+        ("swin_base_w12_384", 128, (2, 2, 18, 2), (4, 8, 16, 32), 12),
+        ("swin_large_w12_384", 192, (2, 2, 18, 2), (6, 12, 24, 48), 12),
+    ],
+)
+def test_variants_are_those_of_the_paper(name, embed_dim, depths, num_heads, window):
+    config = variant_config(name)
+    assert (config.embed_dim, config.depths, config.num_heads) == (embed_dim, depths, num_heads)
+    assert config.window_size == ((window, window),) * 4
+    assert (config.patch_size, config.mlp_ratio, config.qkv_bias, config.patch_norm) == ((4, 4), 4.0, True, True)
+    assert (config.shrink, config.shift_single, config.mask_padding) == (None, False, True)

@@ -1,0 +1,217 @@
+"""The law: attention by cyclic shift and mask is attention over the irregular, unshifted windows, token by token."""
+
+import itertools
+import math
+
+import definition
+import pytest
+import torch
+import torch.nn.functional as F
+from definition import RULES, Problem, difference, problems, randomise
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from swindow import kernels, windows
+from swindow.errors import ConfigError
+from swindow.models import RelativePositionBias
+from swindow.models.attention import ScaledDotProduct
+from swindow.windows import SizeRule
+
+KERNELS = sorted(kernels.KERNELS)
+
+
+class Setting:
+    """Random tokens, projection and bias for a problem, and the gradients with respect to all of them."""
+
+    def __init__(self, problem, heads=2, head_dim=2, batch=1, qkv_bias=True, dtype=torch.float64):
+        dim = heads * head_dim
+        self.problem, self.g = problem, windows.resolve(*problem)
+        self.scale = head_dim**-0.5
+        self.y = torch.randn(batch, *problem.grid, dim, dtype=dtype, requires_grad=True)
+        self.qkv = randomise(nn.Linear(dim, 3 * dim, bias=qkv_bias)).to(dtype)
+        self.position_bias = randomise(RelativePositionBias(problem.window, heads)).to(dtype)
+        self.cotangent = torch.randn_like(self.y)
+
+    def by_definition(self):
+        return definition.attention(self.y, self.qkv, self.position_bias.table, self.scale, self.problem)
+
+    def arguments(self, similarity=None):
+        return self.y, self.qkv, self.position_bias(self.g.window), self.g, similarity or ScaledDotProduct()
+
+    def attend(self, kernel, similarity=None):
+        with kernels.using(kernel):
+            return kernels.attend(*self.arguments(similarity))
+
+    def gradients(self, out):
+        leaves = [self.y, self.position_bias.table, *self.qkv.parameters()]
+        return torch.autograd.grad(out, leaves, self.cotangent)
+
+
+def assert_equal(ours, theirs, setting, forward=1e-9, backward=1e-9):
+    assert difference(ours, theirs) <= forward
+    for a, b in zip(setting.gradients(ours), setting.gradients(theirs), strict=True):
+        assert difference(a, b) <= backward
+
+
+# --- the law ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@settings(max_examples=60)
+@given(problems(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.booleans())
+@example(
+    Problem((15, 15), (7, 7), (3, 3)), 2, 2, 1, True
+)  # padded by 6: the shift moves padding out of the last window
+@example(Problem((15, 15), (7, 7), (3, 3), SizeRule(mask_padding=False)), 2, 2, 1, True)
+@example(Problem((8, 14), (7, 7), (6, 6)), 1, 1, 1, True)  # every real token of the first rows wraps
+@example(Problem((2, 9, 8), (2, 4, 3), (1, 2, 1)), 1, 2, 1, True)
+@example(Problem((7, 7), (7, 7), (3, 3), SizeRule(shift_single=True)), 1, 2, 1, True)
+@example(Problem((1, 1), (7, 7), (3, 3), SizeRule(mask_padding=False, shift_single=True)), 1, 2, 2, True)
+@example(Problem((5, 6, 7), (2, 2, 3), (0, 0, 0), SizeRule(mask_padding=False)), 2, 1, 1, False)
+def test_the_law(kernel, problem, heads, head_dim, batch, qkv_bias):
+    setting = Setting(problem, heads, head_dim, batch, qkv_bias)
+    assert_equal(setting.attend(kernel), setting.by_definition()[0], setting)
+
+
+@settings(max_examples=30)
+@given(problems(), st.integers(1, 3))
+def test_weights_are_the_probabilities_of_the_definition(problem, heads):
+    setting = Setting(problem, heads)
+    g, (_, wanted) = setting.g, setting.by_definition()
+    found = kernels.weights(*setting.arguments())  # (B, nW, h, N, N)
+    gather, _ = windows.order(g)
+    tokens = math.prod(g.grid)
+    for window, places in zip(found[0], gather.view(found.shape[1], -1), strict=True):
+        real = places < tokens
+        ours = window[:, real][:, :, real]  # (h, n, n) between tokens of the grid
+        theirs = wanted[0][:, places[real]][:, :, definition.key_numbers(problem)[places[real]]]
+        assert difference(ours, theirs) <= 1e-9
+        assert torch.equal(ours == 0, theirs == 0)  # nothing leaks across regions, not even e^-100
+
+
+@given(problems())
+def test_weights_sum_to_one_and_times_the_values_are_what_attend_returns(problem):
+    setting = Setting(problem, heads=2, batch=2)
+    g = setting.g
+    found = kernels.weights(*setting.arguments())
+    assert found.shape == (2, math.prod(g.windows), 2, math.prod(g.window), math.prod(g.window))
+    assert difference(found.sum(-1), torch.ones(found.shape[:-1], dtype=found.dtype)) <= 1e-12
+    label = windows.labels(g)
+    apart = (label[:, :, None] != label[:, None, :])[None, :, None].expand_as(found)
+    assert not found[apart].any()
+    gather, scatter = windows.order(g)
+    tokens = F.pad(setting.y.flatten(1, -2), [0, 0, 0, 1])[:, gather].unflatten(1, label.shape)  # (B, nW, N, C)
+    v = setting.qkv(tokens).chunk(3, -1)[2].unflatten(-1, (2, -1)).transpose(2, 3)  # (B, nW, h, N, d)
+    out = (found @ v).transpose(2, 3).flatten(3).flatten(1, 2)[:, scatter].view_as(setting.y)
+    assert difference(out, setting.attend("sdpa")) <= 1e-9
+
+
+# --- kernels among themselves -----------------------------------------------------------------------------------------
+
+SIZES = [
+    ((14, 14), (7, 7)),
+    ((15, 15), (7, 7)),
+    ((7, 7), (7, 7)),
+    ((3, 20), (4, 4)),
+    ((3, 9, 7), (2, 4, 4)),
+    ((2, 3, 9), (3, 3, 3)),
+]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("grid", "window"), SIZES)
+@pytest.mark.parametrize(("dtype", "forward", "backward"), [(torch.float64, 1e-9, 1e-9), (torch.float32, 2e-5, 1e-4)])
+def test_kernels_are_equal_on_all_size_rules(grid, window, rule, dtype, forward, backward):
+    if rule.shrink == "min" and len(set(window)) > 1:
+        window = window[:1] * len(window)
+    problem = Problem(grid, window, tuple(w // 2 for w in window), rule)
+    setting = Setting(problem, heads=2, head_dim=4, batch=2, dtype=dtype)
+    assert_equal(setting.attend("sdpa"), setting.attend("reference"), setting, forward, backward)
+
+
+def cosine(q, k):
+    return 7.0 * F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_similarity_decides_the_scale(kernel):
+    setting = Setting(Problem((5, 6), (3, 3), (1, 1)), heads=2, head_dim=3)
+    logits = kernels.weights(*setting.arguments(cosine))
+    assert difference(setting.attend(kernel, cosine), setting.attend("reference", cosine)) <= 1e-9
+    assert difference(logits, kernels.weights(*setting.arguments())) > 1e-2
+    unscaled = setting.attend(kernel, lambda q, k: (q, k))
+    assert difference(unscaled, setting.attend(kernel)) > 1e-2
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_padding_has_the_projection_s_bias_as_key_and_value(kernel):
+    # One token in a window of four: three keys are padding. With q = 0 and no position bias, all weigh the same.
+    setting = Setting(Problem((1, 1), (2, 2), (0, 0), SizeRule(mask_padding=False)), heads=1, head_dim=2)
+    with torch.no_grad():
+        setting.qkv.weight[:2], setting.qkv.bias[:2] = 0, 0
+        setting.position_bias.table.zero_()
+        value, padded = setting.qkv(setting.y)[..., 4:], setting.qkv.bias[4:]
+        assert difference(setting.attend(kernel), (value + 3 * padded) / 4) <= 1e-12
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_dropout_drops_probabilities_and_keeps_their_expectation(kernel):
+    setting = Setting(Problem((4, 4), (2, 2), (1, 1)), heads=1, head_dim=1, batch=4000)
+    y, qkv, bias, g, similarity = setting.arguments()
+    with torch.no_grad(), kernels.using(kernel):
+        y = y[:1].expand_as(y)
+        whole = kernels.attend(y[:1], qkv, bias, g, similarity)
+        dropped = kernels.attend(y, qkv, bias, g, similarity, dropout=0.5)
+    assert difference(dropped[:1], dropped[1:2]) > 1e-2
+    assert difference(dropped.mean(0, keepdim=True), whole) < 0.1
+    # The corner token has a window of its own: its one probability is dropped or doubled, nothing between.
+    ratio = dropped[:, 0, 0, 0] / whole[0, 0, 0, 0]
+    assert torch.all(((ratio - 2).abs() < 1e-9) | (ratio == 0))
+    assert 0.45 < float((ratio == 0).double().mean()) < 0.55
+
+
+def test_kernels_agree_under_autocast():
+    setting = Setting(Problem((9, 10), (4, 4), (2, 2)), heads=2, head_dim=4, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = {kernel: setting.attend(kernel) for kernel in KERNELS}
+    assert {out.dtype for out in found.values()} <= {torch.bfloat16, torch.float32}
+    for a, b in itertools.combinations(found.values(), 2):
+        assert difference(a.float(), b.float()) < 2e-2
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_call_in_fake_mode_leaves_nothing_behind(kernel):
+    setting = Setting(Problem((2, 23), (2, 19), (1, 9)))  # sizes that no other test uses: nothing about them is cached
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert isinstance(setting.attend(kernel), FakeTensor)
+    assert_equal(setting.attend(kernel), setting.by_definition()[0], setting)
+
+
+# --- the choice -------------------------------------------------------------------------------------------------------
+
+
+def test_using_chooses_a_kernel_and_restores_the_choice_also_after_an_error(monkeypatch):
+    calls = []
+    for name in KERNELS:
+        monkeypatch.setitem(kernels.KERNELS, name, lambda *_, name=name: calls.append(name))
+    one, other = KERNELS
+    kernels.attend(*[None] * 5)
+    with kernels.using(one), pytest.raises(RuntimeError, match="inside"), kernels.using(other):
+        kernels.attend(*[None] * 5)
+        raise RuntimeError("inside")
+    with kernels.using(one):
+        with kernels.using(other):
+            pass
+        kernels.attend(*[None] * 5)
+    kernels.attend(*[None] * 5)
+    assert calls == ["sdpa", other, one, "sdpa"]
+
+
+def test_using_names_the_nearest_kernel():
+    with (
+        pytest.raises(ConfigError, match=r"unknown kernel 'sdp' \(did you mean 'sdpa'\?\); known: "),
+        kernels.using("sdp"),
+    ):
+        pass

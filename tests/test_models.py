@@ -1,0 +1,540 @@
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from definition import Problem, attends, difference, places, randomise, table_row
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from swindow import SwinConfig, create, kernels
+from swindow.errors import ConfigError, InputError
+from swindow.models import (
+    DropPath,
+    Mlp,
+    PatchEmbed,
+    PatchMerging,
+    RelativePositionBias,
+    SwinBlock,
+    SwinTransformer,
+    WindowAttention,
+)
+from swindow.windows import SizeRule, resolve
+
+KERNELS = sorted(kernels.KERNELS)
+SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "num_classes": 5, "drop_path_rate": 0.0}
+NARROW = SwinConfig(**SMALL, window_size=3, patch_size=2)
+CLIP = SwinConfig(**SMALL, window_size=((2, 3, 3), (2, 3, 3)), patch_size=(2, 4, 4))
+
+
+def build(config, dtype=torch.float64):
+    return randomise(SwinTransformer(config)).to(dtype).eval()
+
+
+# --- what depends on what ---------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def reach(module, grid, dim):
+    """Whether output token p changes when input token q does, (T, T) bool."""
+    tokens = math.prod(grid)
+    x = torch.randn(1, *grid, dim, dtype=torch.float64)
+    changed = x.repeat(tokens, *(1,) * (x.ndim - 1))
+    changed.flatten(1, -2)[range(tokens), range(tokens)] += torch.randn(dim, dtype=x.dtype)  # a constant is normed away
+    moved = (module(changed) - module(x)).abs().amax(-1).flatten(1)  # (q, p)
+    return (moved > 1e-9).T
+
+
+def block(problem, dim=4):
+    return randomise(SwinBlock(dim, problem.window, problem.shift, 2, problem.rule)).double().eval()
+
+
+MAPS = [
+    ((14, 14), (7, 7)),
+    ((15, 15), (7, 7)),
+    ((8, 20), (7, 7)),
+    ((7, 13), (7, 7)),
+    ((6, 9), (4, 3)),
+    ((3, 5, 4), (2, 3, 3)),
+    ((17,), (4,)),
+]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("shifted", [False, True], ids=["W-MSA", "SW-MSA"])
+@pytest.mark.parametrize(("grid", "window"), MAPS)
+def test_a_block_connects_exactly_the_tokens_of_one_window(grid, window, shifted, kernel):
+    problem = Problem(grid, window, tuple(w // 2 if shifted else 0 for w in window))
+    with kernels.using(kernel):
+        assert torch.equal(reach(block(problem), grid, 4), attends(problem))
+
+
+@pytest.mark.parametrize("n", [8, 13, 14, 15, 20, 21, 22])
+@pytest.mark.parametrize("mask_padding", [True, False])
+def test_opposite_borders_never_meet(n, mask_padding):
+    problem = Problem((n, 3), (7, 7), (3, 3), SizeRule(mask_padding=mask_padding))
+    seen = reach(block(problem), problem.grid, 4).view(n, 3, n, 3)
+    assert seen[0, :, 0].all()
+    assert not seen[0, :, -1].any()
+    assert not seen[-1, :, 0].any()
+
+
+def test_a_stage_passes_on_what_two_blocks_connect_and_no_more():
+    # 15 = 2 * 7 + 1: the size at which rolling before padding lets the last row see the first ones.
+    config = NARROW.replace(depths=(2,), num_heads=(2,), window_size=7, patch_size=1, in_chans=3)
+    model, grid = build(config), (15, 15)
+    seen = reach(lambda x: model.pyramid(x.movedim(-1, 1))[0].movedim(1, -1), grid, 3)
+    regular, shifted = (attends(Problem(grid, (7, 7), (s, s))).double() for s in (0, 3))
+    assert torch.equal(seen, shifted @ regular > 0)
+    rows = seen.view(15, 15, 15, 15).any(3).any(1)
+    assert rows[14].nonzero().flatten().tolist() == list(range(7, 15))
+    assert rows[0].nonzero().flatten().tolist() == list(range(7))
+
+
+# --- a window that covers the map -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    ("grid", "window"), [((4, 5), (4, 5)), ((4, 5), (7, 6)), ((2, 3, 2), (2, 3, 4)), ((1, 1), (7, 7))]
+)
+def test_a_window_that_covers_the_map_is_global_attention(grid, window, kernel):
+    ours = randomise(WindowAttention(8, window, 2, qkv_bias=True)).double()
+    theirs = nn.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": ours.qkv.weight,
+            "in_proj_bias": ours.qkv.bias,
+            "out_proj.weight": ours.proj.weight,
+            "out_proj.bias": ours.proj.bias,
+        }
+    )
+    rows = [[table_row(p, q, window) for q in places(grid)] for p in places(grid)]
+    bias = ours.position_bias.table[torch.tensor(rows)].permute(2, 0, 1)  # (h, T, T)
+    y = torch.randn(3, *grid, 8, dtype=torch.float64)
+    tokens = y.flatten(1, -2)
+    with kernels.using(kernel):
+        found = ours(y, resolve(grid, window, tuple(w // 2 for w in window)))
+    wanted, _ = theirs(tokens, tokens, tokens, attn_mask=bias.repeat(3, 1, 1), need_weights=False)
+    assert difference(found, wanted.view_as(y)) <= 1e-9
+
+
+def test_position_bias_gives_equal_offsets_one_number_and_a_smaller_window_the_centre():
+    module = randomise(RelativePositionBias((4, 3), 2))
+    whole, part = module((4, 3)).view(2, 4, 3, 4, 3), module((2, 2)).view(2, 2, 2, 2, 2)
+    assert module.table.shape == (7 * 5, 2)
+    for top, left in itertools.product(range(3), range(2)):
+        rows, columns = slice(top, top + 2), slice(left, left + 2)
+        assert torch.equal(whole[:, rows, columns, rows, columns], part)
+    assert not torch.equal(whole[:, 2, 1, 0, 0], whole[:, 1, 2, 0, 0])
+
+
+# --- every size -------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def both(model, x):
+    """Logits of the two kernels, which must agree."""
+    found = []
+    for kernel in KERNELS:
+        with kernels.using(kernel):
+            found.append(model(x))
+    assert difference(*found) <= 2e-5
+    return found[0]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (5, 3), (31, 33), (224, 224)])
+def test_nano_runs_on_any_height_and_width(size):
+    model = build(create("swin_nano", num_classes=7).config, torch.float32)
+    x = torch.randn(1, 3, *size)
+    assert both(model, x).shape == (1, 7)
+    grids = [tuple(math.ceil(s / 2 ** (1 + i)) for s in size) for i in range(3)]
+    with torch.no_grad():
+        assert [tuple(y.shape) for y in model.pyramid(x)] == [(1, 32 * 2**i, *grid) for i, grid in enumerate(grids)]
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (5, 9, 13), (4, 24, 16)])
+def test_a_clip_of_any_size_runs(size):
+    x = torch.randn(2, 3, *size)
+    model = build(CLIP, torch.float32)
+    assert both(model, x).shape == (2, 5)
+    frames = math.ceil(size[0] / 2)
+    grids = [(frames, *(math.ceil(s / 4 / 2**i) for s in size[1:])) for i in range(2)]  # time is not merged
+    with torch.no_grad():
+        assert [tuple(y.shape[2:]) for y in model.pyramid(x)] == grids
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_any_small_config_gives_the_promised_shapes_and_a_gradient_to_every_parameter(data):
+    draw = data.draw
+    stages, axes = draw(st.integers(1, 3)), draw(st.sampled_from([2, 3, 1]))
+    per_axis = st.tuples(*[st.integers(1, 3)] * axes)
+    heads = draw(st.tuples(*[st.sampled_from([1, 2, 4])] * stages))
+    config = SwinConfig(
+        embed_dim=4 * draw(st.integers(1, 2)),
+        depths=draw(st.tuples(*[st.integers(1, 2)] * stages)),
+        num_heads=heads,
+        window_size=draw(st.tuples(*[per_axis] * stages)),
+        patch_size=draw(per_axis),
+        in_chans=draw(st.integers(1, 4)),
+        num_classes=draw(st.integers(0, 3)),
+        mlp_ratio=draw(st.sampled_from([0.5, 2.0])),
+        qkv_bias=draw(st.booleans()),
+        patch_norm=draw(st.booleans()),
+        absolute_position_size=draw(st.none() | per_axis),
+        merge_axes=tuple(sorted(draw(st.sets(st.integers(0, axes - 1), min_size=1)))),
+        shrink=draw(st.sampled_from([None, "axis", "min"])),
+        shift_single=draw(st.booleans()),
+        mask_padding=draw(st.booleans()),
+        drop_path_rate=0.0,
+    )
+    size = draw(st.tuples(*[st.integers(1, 9)] * axes))
+    batch = draw(st.integers(1, 2))
+    model, x = build(config, torch.float32), torch.randn(batch, config.in_chans, *size)
+    logits, features, pyramid = model(x), model.features(x), model.pyramid(x)
+    width = config.width(stages - 1)
+    assert features.shape == (batch, width)
+    assert logits.shape == (batch, config.num_classes or width)
+    grid = tuple(math.ceil(s / p) for s, p in zip(size, config.patch_size))
+    for i, y in enumerate(pyramid):
+        assert y.shape == (batch, config.width(i), *grid)
+        grid = tuple(math.ceil(g / 2) if axis in config.merge_axes else g for axis, g in enumerate(grid))
+    logits.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+# --- a call is a function of its input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("config", "size"), [(NARROW, (21, 30)), (CLIP, (5, 21, 30))])
+def test_a_batch_gives_what_its_images_give_one_by_one(config, size, kernel):
+    model, x = build(config), torch.randn(3, 3, *size, dtype=torch.float64)
+    with kernels.using(kernel):
+        whole, single = model(x), torch.cat([model(image[None]) for image in x])
+    assert difference(whole, single) <= 1e-9
+    assert difference(whole[:1], whole[1:2]) > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("shrink", [None, "axis", "min"])
+def test_no_call_changes_what_another_returns(kernel, shrink):
+    model = build(NARROW.replace(shrink=shrink))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    shown = repr(model)
+    large, small = (torch.randn(1, 3, *size, dtype=torch.float64) for size in ((40, 26), (3, 2)))
+    with kernels.using(kernel):
+        first, other = model(large), model(small)
+        assert torch.equal(model(large), first)
+        with pytest.raises(InputError):
+            model(large[:, :2])
+        assert torch.equal(model(small), other)
+        assert torch.equal(model(large), first)
+    assert repr(model) == shown
+    assert list(state) == list(model.state_dict())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_the_state_dict_holds_learned_weights_only():
+    model = SwinTransformer(NARROW.replace(absolute_position_size=(4, 4)))
+    assert list(model.state_dict()) == [name for name, _ in model.named_parameters()]
+
+
+def fresh(axes):
+    """A model with windows that no other test uses, so that nothing about it is cached yet."""
+    return build(NARROW.replace(window_size=(axes, axes)), torch.float32)
+
+
+@pytest.mark.parametrize(("kernel", "window"), [("reference", (2, 11)), ("sdpa", (2, 13))])
+def test_training_works_after_inference_mode(kernel, window):
+    model, x = fresh(window), torch.randn(1, 3, 9, 60)
+    with kernels.using(kernel):
+        with torch.inference_mode():
+            first = model(x).clone()
+        out = model.train()(x.requires_grad_())
+        out.sum().backward()
+    assert difference(out, first) <= 2e-5
+    assert x.grad is not None
+
+
+def on_meta(model):
+    return model.to("meta")(torch.empty(1, 3, 9, 60, device="meta"))
+
+
+def on_fakes(model):
+    mode = FakeTensorMode()
+    weights = {name: mode.from_tensor(value) for name, value in model.state_dict().items()}
+    with mode:
+        return torch.func.functional_call(model, weights, (torch.empty(1, 3, 9, 60),))
+
+
+def on_real_weights_in_fake_mode(model):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return model(torch.empty(1, 3, 9, 60))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    ("shapes_only", "window"), [(on_meta, (3, 11)), (on_fakes, (3, 13)), (on_real_weights_in_fake_mode, (4, 11))]
+)
+@torch.no_grad()
+def test_shapes_without_values_first_then_real_ones_and_back(shapes_only, window, kernel):
+    window = (window[0], window[1] + 4 * KERNELS.index(kernel))
+    with kernels.using(kernel):
+        for _ in range(2):
+            assert shapes_only(fresh(window)).shape == (1, 5)
+            assert fresh(window)(torch.randn(1, 3, 9, 60)).isfinite().all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("mask_padding", [True, False])
+def test_a_shifted_block_is_captured_without_a_break(mask_padding, kernel):
+    problem = Problem((8, 12), (7, 5), (3, 2), SizeRule(mask_padding=mask_padding))
+    module, x = block(problem), torch.randn(2, *problem.grid, 4, dtype=torch.float64)
+    with kernels.using(kernel), torch.no_grad():
+        captured = torch.export.export(module, (x,)).module()
+        assert difference(captured(x), module(x)) <= 1e-9
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+
+def count(name):
+    with torch.device("meta"):
+        return sum(p.numel() for p in create(name).parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("swin_tiny", 28_288_354),
+        ("swin_small", 49_606_258),
+        ("swin_base", 87_768_224),
+        ("swin_large", 196_532_476),
+        ("swin_base_w12_384", 87_903_584),
+        ("swin_large_w12_384", 196_735_516),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, published):
+    assert count(name) == published
+
+
+def test_the_own_variants_are_small():
+    assert 0.5e6 <= count("swin_nano") <= 1e6
+    assert count("swin_nano") < count("swin_micro") < count("swin_tiny")
+
+
+def test_weights_are_initialised_as_published():
+    model = SwinTransformer(
+        NARROW.replace(embed_dim=64, num_heads=(4, 4), window_size=12, absolute_position_size=(9, 9))
+    )
+    drawn = {m.weight: None for m in model.modules() if isinstance(m, nn.Linear)}
+    drawn |= {m.table: None for m in model.modules() if isinstance(m, RelativePositionBias)}
+    drawn[model.position_embed.embedding] = None
+    convolution = model.patch_embed.proj
+    for name, parameter in model.named_parameters():
+        if parameter in drawn:
+            error = 5 * 0.02 / math.sqrt(2 * parameter.numel())  # five sigma of a sample's standard deviation
+            assert float(parameter.detach().std()) == pytest.approx(0.02, abs=error), name
+            assert abs(float(parameter.detach().mean())) < 5 * 0.02 / math.sqrt(parameter.numel()), name
+        elif parameter is convolution.weight or parameter is convolution.bias:  # PyTorch's default, uniform
+            bound = 1 / math.sqrt(convolution.weight[0].numel())
+            assert 0.8 * bound < float(parameter.detach().abs().max()) <= bound, name
+        else:
+            value = 1.0 if name.endswith("weight") else 0.0
+            assert torch.equal(parameter, torch.full_like(parameter, value)), name
+
+
+def test_every_norm_has_the_published_epsilon_and_every_gelu_is_exact():
+    model = SwinTransformer(NARROW)
+    assert {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)} == {1e-5}
+    changed = SwinTransformer(NARROW.replace(norm_eps=1e-3))
+    assert {m.eps for m in changed.modules() if isinstance(m, nn.LayerNorm)} == {1e-3}
+    mlp = randomise(Mlp(3, 12)).double()
+    y = torch.randn(50, 3, dtype=torch.float64)
+    hidden = mlp.fc1(y)
+    assert difference(mlp(y), mlp.fc2(hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2)) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("fields", "absent"),
+    [({"qkv_bias": False}, "qkv.bias"), ({"patch_norm": False}, "patch_embed.norm"), ({"num_classes": 0}, "head.")],
+)
+def test_what_a_config_leaves_out_has_no_parameters(fields, absent):
+    assert any(absent in name for name in SwinTransformer(NARROW).state_dict())
+    model = build(NARROW.replace(**fields))
+    assert not any(absent in name for name in model.state_dict())
+    assert model(torch.randn(1, 3, 9, 9, dtype=torch.float64)).isfinite().all()
+
+
+def test_without_a_head_the_logits_are_the_features():
+    model, x = build(NARROW.replace(num_classes=0)), torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    assert torch.equal(model(x), model.features(x))
+
+
+# --- regularisation ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("depths", "rate"), [((2, 2, 6, 2), 0.2), ((1, 2), 0.5), ((1,), 0.3)])
+def test_drop_path_grows_linearly_over_all_blocks(depths, rate):
+    heads, total = (1,) * len(depths), sum(depths)
+    config = NARROW.replace(depths=depths, num_heads=heads, window_size=3, drop_path_rate=rate)
+    rates = [b.drop_path.rate for stage in SwinTransformer(config).stages for b in stage.blocks]
+    assert rates == pytest.approx([rate * i / max(1, total - 1) for i in range(total)])
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_expectation():
+    drop, y = DropPath(0.3).train(), torch.rand(20_000, 2, 3) + 1
+    factor = drop(y) / y
+    assert torch.allclose(factor, factor[:, :1, :1].expand_as(factor))
+    assert torch.all((factor == 0) | torch.isclose(factor, torch.tensor(1 / 0.7)))
+    assert float(factor.mean()) == pytest.approx(1, abs=5 * math.sqrt(0.3 / 0.7 / 20_000))
+    assert drop.eval()(y) is y
+    assert DropPath(0.0).train()(y) is y
+
+
+def test_drop_path_drops_the_two_branches_of_a_block_each_for_itself():
+    module = randomise(SwinBlock(4, (2, 2), (0, 0), 1, drop_path=0.5)).double().train()
+    x = torch.randn(1, 3, 3, 4, dtype=torch.float64)
+    found = module(x.repeat(64, 1, 1, 1)).detach()
+    attended = x + 2 * module.attn(module.norm1(x), resolve((3, 3), (2, 2), (0, 0)))
+    either = [y + twice * module.mlp(module.norm2(y)) for y in (x, attended) for twice in (0, 2)]
+    kinds = torch.stack([(found - y.detach()).abs().amax((1, 2, 3)) < 1e-9 for y in either])  # (4, 64)
+    assert torch.equal(kinds.sum(0), torch.ones(64, dtype=torch.int64))
+    assert kinds.any(1).all()
+
+
+@pytest.mark.parametrize("field", ["drop_rate", "attn_drop_rate", "drop_path_rate"])
+def test_dropout_is_for_training_only(field):
+    model = build(NARROW.replace(**{field: 0.5}))
+    x = torch.randn(1, 3, 12, 12, dtype=torch.float64)
+    assert torch.equal(model(x), model(x))
+    model.train()
+    assert not torch.equal(model(x), model(x))
+
+
+# --- patches ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("grid", "axes"),
+    [((4, 6), (0, 1)), ((5, 3), (0, 1)), ((1, 1), (0, 1)), ((2, 3, 4), (1, 2)), ((3, 2, 5), (0, 1, 2)), ((5,), (0,))],
+)
+def test_patch_merging_lays_neighbours_side_by_side_first_axis_fastest(grid, axes):
+    module = randomise(PatchMerging(2, axes)).double()
+    x = torch.randn(2, *grid, 2, dtype=torch.float64)
+    merged = tuple(math.ceil(g / 2) if axis in axes else g for axis, g in enumerate(grid))
+    rows = []
+    for corner in places(merged):
+        parts = []
+        for number in range(2 ** len(axes)):  # 0: 00, 1: 10, 2: 01, 3: 11
+            place = list(corner)
+            for digit, axis in enumerate(axes):
+                place[axis] = 2 * corner[axis] + (number >> digit) % 2
+            outside = any(p >= g for p, g in zip(place, grid))
+            parts.append(x.new_zeros(2, 2) if outside else x[(slice(None), *place)])
+        rows.append(torch.cat(parts, -1))
+    wanted = torch.stack(rows, 1).view(2, *merged, -1)
+    assert torch.equal(module.neighbours(x), wanted)
+    assert difference(module(x), module.norm(wanted) @ module.reduction.weight.T) <= 1e-12
+    assert module.reduction.bias is None
+
+
+@pytest.mark.parametrize(
+    ("size", "patch"), [((8, 12), (4, 4)), ((9, 5), (4, 3)), ((1, 1), (4, 4)), ((3, 9, 10), (2, 4, 4)), ((7,), (2,))]
+)
+def test_patch_embed_projects_each_patch_of_the_image_padded_at_its_end(size, patch):
+    module = randomise(PatchEmbed(patch, 2, 6)).double()
+    x = torch.randn(2, 2, *size, dtype=torch.float64)
+    grid = tuple(math.ceil(s / p) for s, p in zip(size, patch))
+    padded = x.new_zeros(2, 2, *(g * p for g, p in zip(grid, patch)))
+    padded[(slice(None), slice(None), *map(slice, size))] = x
+    tokens = []
+    for corner in places(grid):
+        pixels = padded[(slice(None), slice(None), *(slice(c * p, (c + 1) * p) for c, p in zip(corner, patch)))]
+        tokens.append(module.norm(pixels.flatten(1) @ module.proj.weight.flatten(1).T + module.proj.bias))
+    assert difference(module(x), torch.stack(tokens, 1).view(2, *grid, 6)) <= 1e-9
+    assert torch.equal(module(x), module(padded))
+
+
+@pytest.mark.parametrize(
+    ("x", "got", "hint"),
+    [
+        (torch.zeros(3, 32, 32), "an input of shape (3, 32, 32)", "x.unsqueeze(0)"),
+        (torch.zeros(1, 3, 4, 32, 32), "an input of shape (1, 3, 4, 32, 32)", ""),
+        (torch.zeros(1, 32, 32, 3), "an input of shape (1, 32, 32, 3)", "move the channels to axis 1"),
+        (torch.zeros(1, 1, 32, 32), "an input of shape (1, 1, 32, 32)", "create the model with in_chans=1"),
+        (torch.zeros(0, 3, 32, 32), "an empty input of shape (0, 3, 32, 32)", "at least 1"),
+        (torch.zeros(1, 3, 0, 32), "an empty input of shape (1, 3, 0, 32)", "at least 1"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "an input of type torch.uint8", "x.float() / 255"),
+    ],
+    ids=["no batch axis", "a clip", "channels last", "grey", "no image", "no pixels", "bytes"],
+)
+def test_an_input_that_does_not_fit_is_refused_in_one_line(x, got, hint):
+    with pytest.raises(InputError) as caught:
+        SwinTransformer(NARROW)(x)
+    message = str(caught.value)
+    expected = "a floating type" if x.dtype == torch.uint8 else "(batch, 3 channels, height, width)"
+    assert message.startswith(f"got {got}, expected {expected}; try")
+    assert hint in message
+    assert "\n" not in message
+
+
+def test_a_clip_model_names_its_axes():
+    with pytest.raises(InputError, match=r"expected \(batch, 3 channels, frames, height, width\)"):
+        SwinTransformer(CLIP)(torch.zeros(1, 3, 32, 32))
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+def test_features_are_the_pooled_norm_of_the_last_map_and_logits_the_head_of_them():
+    model, x = build(NARROW), torch.randn(2, 3, 21, 30, dtype=torch.float64)
+    last = model.pyramid(x)[-1].movedim(1, -1)
+    features = model.norm(last).mean((1, 2))
+    assert difference(model.features(x), features) <= 1e-12
+    assert difference(model(x), features @ model.head.weight.T + model.head.bias) <= 1e-12
+
+
+def test_the_pyramid_is_taken_before_merging():
+    model, x = build(NARROW), torch.randn(1, 3, 21, 30, dtype=torch.float64)
+    first, second = (y.movedim(1, -1) for y in model.pyramid(x))
+    assert difference(model.stages[1].blocks(model.stages[0].merge(first)), second) <= 1e-12
+    assert difference(model.stages[0].blocks(model.patch_embed(x)), first) <= 1e-12
+
+
+def test_a_block_is_two_residual_branches_and_every_second_one_is_shifted():
+    model = build(NARROW.replace(depths=(3, 2), window_size=((4, 5), 3)))
+    assert [[b.shift for b in stage.blocks] for stage in model.stages] == [[(0, 0), (2, 2), (0, 0)], [(0, 0), (1, 1)]]
+    module, x = model.stages[0].blocks[1], torch.randn(1, 9, 9, 8, dtype=torch.float64)
+    y = x + module.attn(module.norm1(x), resolve((9, 9), (4, 5), (2, 2)))
+    assert difference(module(x), y + module.mlp(module.norm2(y))) <= 1e-12
+
+
+def test_absolute_positions_are_added_to_the_patches_and_resized_on_another_grid():
+    model = build(NARROW.replace(absolute_position_size=(4, 6)))
+    embedding = model.position_embed.embedding
+    x = torch.randn(2, 4, 6, 8, dtype=torch.float64)
+    assert torch.equal(model.position_embed(x), x + embedding)
+    x = torch.randn(2, 5, 3, 8, dtype=torch.float64)
+    resized = F.interpolate(embedding.permute(2, 0, 1)[None], (5, 3), mode="bicubic").permute(0, 2, 3, 1)
+    assert torch.equal(model.position_embed(x), x + resized)
+    first = model.pyramid(torch.zeros(1, 3, 8, 12, dtype=torch.float64))[0]
+    with torch.no_grad():
+        embedding.zero_()
+    assert difference(model.pyramid(torch.zeros(1, 3, 8, 12, dtype=torch.float64))[0], first) > 1e-2
+
+
+def test_create_takes_fields_and_names_the_nearest_variant():
+    model = create("swin_nano", num_classes=4, in_chans=1)
+    assert model.training
+    assert model(torch.randn(1, 1, 32, 32)).shape == (1, 4)
+    with pytest.raises(ConfigError, match="did you mean 'swin_nano'"):
+        create("swin_nanno")
