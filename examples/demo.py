@@ -46,8 +46,7 @@ def main() -> None:
     swindow("predict", MODEL, *digits, "--top", "2")
     swindow("explain", MODEL, digits[0], "--out", str(OUT / "explain"))
     photo = OUT / "images" / "china.jpg"
-    with importlib.resources.path("sklearn.datasets.images", "china.jpg") as path:
-        shutil.copy(path, photo)
+    photo.write_bytes((importlib.resources.files("sklearn.datasets.images") / "china.jpg").read_bytes())
     swindow("explain", "swin_tiny", str(photo), "--out", str(OUT / "explain" / "photo"))
     print(f"""
 Made in {OUT}, by a Swin Transformer that learned to read digits on this machine:

@@ -363,6 +363,11 @@ def test_every_norm_has_the_published_epsilon_and_every_gelu_is_exact():
     assert difference(mlp(y), mlp.fc2(hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2)) <= 1e-12
 
 
+def test_mlp_ratio_is_the_hidden_width_over_the_width():
+    model = SwinTransformer(NARROW.replace(mlp_ratio=2.5))
+    assert [stage.blocks[0].mlp.fc1.weight.shape for stage in model.stages] == [(20, 8), (40, 16)]
+
+
 @pytest.mark.parametrize(
     ("fields", "absent"),
     [({"qkv_bias": False}, "qkv.bias"), ({"patch_norm": False}, "patch_embed.norm"), ({"num_classes": 0}, "head.")],
