@@ -1,7 +1,7 @@
 """Accuracy of swin_nano on the digits over three seeds: `.venv/bin/python benchmarks/digits.py`, some 6 minutes.
 
-It trains exactly as `swindow train digits --seed SEED` does and as `make demo` does with seed 0, and records the held-out
-accuracy after the last epoch (no epoch is chosen by it) in benchmarks/results/digits.json and digits.md.
+It trains exactly as `swindow train digits --seed SEED` does and as `make demo` does with seed 0, and records the
+held-out accuracy after the last epoch (no epoch is chosen by it) in benchmarks/results/digits.json and digits.md.
 """
 
 from __future__ import annotations
