@@ -141,10 +141,9 @@ def test_help_and_variants_need_no_torch():
     for args in (["--help"], ["train", "--help"], ["variants"]):
         code = f"""
 import sys
-sys.modules['torch'] = sys.modules['numpy'] = None
 from swindow import cli
 try: cli.main({args})
-except SystemExit as end: sys.exit(end.code)
+except SystemExit as end: sys.exit(end.code or 'torch' in sys.modules)
 """
         started = time.monotonic()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -51,7 +51,7 @@ def test_three_axes_merge_height_and_width_unless_told_otherwise():
         ({"window_size": (7, 7.0)}, "window_size[1]: got 7.0"),
         ({"absolute_position_size": (14,)}, "absolute_position_size: got (14,), expected a tuple of 2"),
         ({"absolute_position_size": 14}, "absolute_position_size: got 14"),
-        ({"merge_axes": (1, 2)}, "merge_axes: got (1, 2), expected axes below 2"),
+        ({"merge_axes": (1, 2)}, "merge_axes: got (1, 2), expected different axes below 2"),
         ({"merge_axes": (-1,)}, "merge_axes: got (-1,)"),
         ({"merge_axes": ()}, "merge_axes: got ()"),
         ({"embed_dim": 0}, "embed_dim: got 0, expected an int of at least 1"),
@@ -65,8 +65,14 @@ def test_three_axes_merge_height_and_width_unless_told_otherwise():
         ({"attn_drop_rate": -0.1}, "attn_drop_rate: got -0.1"),
         ({"drop_path_rate": "0.1"}, "drop_path_rate: got '0.1'"),
         ({"drop_path_rate": float("nan")}, "drop_path_rate: got nan"),
-        ({"mlp_ratio": 0}, "mlp_ratio: got 0, expected a number above 0"),
+        ({"mlp_ratio": 0}, "mlp_ratio: got 0, expected a finite number above 0"),
         ({"mlp_ratio": None}, "mlp_ratio: got None"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio: got nan"),
+        ({"mlp_ratio": float("inf")}, "mlp_ratio: got inf"),
+        ({"mlp_ratio": 0.001}, "mlp_ratio: got 0.001, which leaves no hidden channel"),
+        ({"norm_eps": float("nan")}, "norm_eps: got nan"),
+        ({"patch_size": (2, 2, 2, 2)}, "expected 1 to 3 axes"),
+        ({"merge_axes": (1, 1)}, "expected different axes"),
         ({"norm_eps": -1e-5}, "norm_eps: got -1e-05"),
         ({"qkv_bias": 1}, "qkv_bias: got 1, expected True or False"),
         ({"patch_norm": None}, "patch_norm: got None"),
@@ -80,7 +86,6 @@ def test_a_wrong_field_is_named_with_what_was_got_and_expected(fields, message):
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         SwinConfig(**{**TINY, **fields})
     assert isinstance(caught.value, SwindowError)
-    assert isinstance(caught.value, ValueError)
     assert "\n" not in str(caught.value)
 
 

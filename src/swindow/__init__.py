@@ -29,7 +29,7 @@ _HOME = {
     "load": "checkpoints",
     "save": "checkpoints",
     "Preprocess": "images",
-    "predict": "predict",
+    "predict": "prediction",
     "TrainConfig": "training",
     "TrainResult": "training",
     "train": "training",
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from .images import Preprocess as Preprocess
     from .models import SwinTransformer as SwinTransformer
     from .models import create as create
-    from .predict import predict as predict
+    from .prediction import predict as predict
     from .training import TrainConfig as TrainConfig
     from .training import TrainResult as TrainResult
     from .training import evaluate as evaluate

@@ -121,7 +121,7 @@ def predict(
         json: print the result as one JSON object on the last line.
     """
     from .checkpoints import load
-    from .predict import predict as run
+    from .prediction import predict as run
 
     if not images:
         raise ConfigError("predict: got no image; try swindow predict CHECKPOINT IMAGE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -79,6 +80,8 @@ class SwinConfig:
         patch: Any = self.patch_size
         patch = (patch,) * 2 if isinstance(patch, int) else patch
         put("patch_size", _ints("patch_size", patch, least=1))
+        if self.ndim > 3:
+            raise ConfigError(f"patch_size: got {self.patch_size}, expected 1 to 3 axes")
         put("window_size", self._windows())
         merge: Any = self.merge_axes
         put("merge_axes", _ints("merge_axes", tuple(range(self.ndim))[-2:] if merge is None else merge, least=0))
@@ -112,8 +115,10 @@ class SwinConfig:
                 raise ConfigError(f"{field}: got {value!r}, expected a fraction from 0 up to, not including, 1")
         for field in ("mlp_ratio", "norm_eps"):
             value = getattr(self, field)
-            if not isinstance(value, (int, float)) or value <= 0:
-                raise ConfigError(f"{field}: got {value!r}, expected a number above 0")
+            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ConfigError(f"{field}: got {value!r}, expected a finite number above 0")
+        if int(self.embed_dim * self.mlp_ratio) < 1:
+            raise ConfigError(f"mlp_ratio: got {self.mlp_ratio}, which leaves no hidden channel of {self.embed_dim}")
         for field in ("qkv_bias", "patch_norm", "shift_single", "mask_padding"):
             if not isinstance(getattr(self, field), bool):
                 raise ConfigError(f"{field}: got {getattr(self, field)!r}, expected True or False")
@@ -124,8 +129,8 @@ class SwinConfig:
                 raise ConfigError(
                     f"num_heads[{i}]: got {heads}, which does not divide the {self.width(i)} channels of stage {i}"
                 )
-        if any(axis >= self.ndim for axis in self.merge_axes):
-            raise ConfigError(f"merge_axes: got {self.merge_axes}, expected axes below {self.ndim}")
+        if any(axis >= self.ndim for axis in self.merge_axes) or len(set(self.merge_axes)) < len(self.merge_axes):
+            raise ConfigError(f"merge_axes: got {self.merge_axes}, expected different axes below {self.ndim}")
 
     @property
     def ndim(self) -> int:
@@ -142,7 +147,11 @@ class SwinConfig:
         return self.embed_dim * 2**stage
 
     def replace(self, **fields: Any) -> SwinConfig:
-        """Returns a copy with some fields changed. Raises ConfigError for an unknown field, naming the nearest."""
+        """Returns a copy with some fields changed; another number of axes needs ``merge_axes`` too.
+
+        Raises:
+            ConfigError: a field is unknown (the nearest are named) or a value is wrong.
+        """
         return SwinConfig.from_dict({**self.to_dict(), **fields})
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,7 +165,7 @@ class SwinConfig:
         for name in fields:
             if name not in known:
                 raise ConfigError(
-                    f"{name!r} is no field of SwinConfig{nearest(name, known)}; fields: {', '.join(known)}"
+                    f"{name!r} is no field of SwinConfig{nearest(str(name), known)}; fields: {', '.join(known)}"
                 )
         return cls(**{name: _tuples(value) for name, value in fields.items()})
 

@@ -22,27 +22,27 @@ class SwindowError(Exception):
     """The root of every error a user of swindow can cause."""
 
 
-class ConfigError(SwindowError, ValueError):
+class ConfigError(SwindowError):
     """A configuration field, a setting or a variant's name is wrong."""
 
 
-class InputError(SwindowError, ValueError):
+class InputError(SwindowError):
     """A tensor or a grid handed to the library has the wrong shape or type."""
 
 
-class DataError(SwindowError, ValueError):
+class DataError(SwindowError):
     """An image or a data set is absent, broken, empty or unusable."""
 
 
-class CheckpointError(SwindowError, ValueError):
+class CheckpointError(SwindowError):
     """A file of weights is absent, broken or of another kind."""
 
 
-class TrainingError(SwindowError, RuntimeError):
+class TrainingError(SwindowError):
     """Training went wrong, for instance the loss is no longer finite."""
 
 
-class OutputError(SwindowError, OSError):
+class OutputError(SwindowError):
     """A result could not be written; what stood at that place before is intact."""
 
 
@@ -50,7 +50,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Returns ``" (did you mean 'a' or 'b'?)"`` for the known names nearest to ``name``, or ``""``.
 
     Example:
-        >>> nearest("swin_tinny", ["swin_tiny", "swinv2_tiny_w8"])
+        >>> nearest("swin_tinny", ["swin_tiny", "swin_large"])
         " (did you mean 'swin_tiny'?)"
     """
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)

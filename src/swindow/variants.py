@@ -80,7 +80,7 @@ def variant_config(name: str, **fields: Any) -> SwinConfig:
     """
     if name not in VARIANTS:
         raise ConfigError(
-            f"unknown variant {name!r}{nearest(name, VARIANTS)}; 'swindow variants' lists all {len(VARIANTS)}"
+            f"unknown variant {name!r}{nearest(str(name), VARIANTS)}; 'swindow variants' lists all {len(VARIANTS)}"
         )
     return SwinConfig.from_dict({**VARIANTS[name], **fields})
 

@@ -67,7 +67,7 @@ def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple
 
     Example:
         >>> stratified_split([0] * 10 + [1] * 5, 0.2, seed=0)[1]
-        [4, 6, 12]
+        [4, 6, 11]
     """
     of = np.asarray(labels)
     held_out: list[int] = []

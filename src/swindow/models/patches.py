@@ -54,6 +54,9 @@ class PatchEmbed(nn.Module):
             raise InputError(f"got an input of shape {tuple(x.shape)}, {expected}; try: {hint}")
         if 0 in x.shape:
             raise InputError(f"got an empty input of shape {tuple(x.shape)}, {expected}; try sizes of at least 1")
+        weight = self.proj.weight.dtype
+        if x.dtype != weight and x.is_floating_point() and not torch.is_autocast_enabled(x.device.type):
+            raise InputError(f"got an input of type {x.dtype}, expected the model's {weight}; try x.to({weight})")
         if not x.is_floating_point():
             raise InputError(
                 f"got an input of type {x.dtype}, expected a floating type; try x.float() / 255, normalised"

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,8 @@ def resume(out: Path, identity: dict[str, Any], model: nn.Module, optimizer: tor
         if (out / "model.safetensors").exists():
             raise ConfigError(f"{out} holds a model but no {FILE} to go on from; try another out, or overwrite it")
         return State()
+    if not zipfile.is_zipfile(path):  # what torch.save writes; torch.load fails in many ways on other files
+        raise CheckpointError(f"{path}: no state of a training run; try another out, or overwrite it")
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True)
         before, state = json.loads(whole["identity"]), State(**json.loads(whole["state"]))
