@@ -161,7 +161,8 @@ def test_quick_run_writes_everything(quick):
     assert [line["name"] for line in result["lines"]] == ["windowed", "global_bias"]
     for line in result["lines"]:
         assert [p["side"] for p in line["points"]] == [56, 112]
-        assert all(p["seconds"] > 0 and p["peak_bytes"] > 2**19 and p["error"] <= 2e-5 for p in line["points"])
+        assert all(p["seconds"] > 0 and p["error"] <= 2e-5 for p in line["points"])
+        assert line["points"][-1]["peak_bytes"] > 2**19  # of the smallest map the blocks are too small to be seen
         assert set(line["fits"]) == {"time", "time, memory returned", "memory"}
     assert len(result["processes"]) == 4
     assert "[ 4/4]" in said
