@@ -74,7 +74,7 @@ def test_three_axes_merge_height_and_width_unless_told_otherwise():
         ({"patch_size": (2, 2, 2, 2)}, "expected 1 to 3 axes"),
         ({"merge_axes": (1, 1)}, "expected different axes"),
         ({"norm_eps": -1e-5}, "norm_eps: got -1e-05"),
-        ({"qkv_bias": 1}, "qkv_bias: got 1, expected True or False"),
+        ({"qkv_bias": 1}, "qkv_bias: got 1, expected True, False or 'qv'"),
         ({"patch_norm": None}, "patch_norm: got None"),
         ({"shift_single": "yes"}, "shift_single: got 'yes'"),
         ({"mask_padding": 0}, "mask_padding: got 0"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from swindow import SwinConfig, create, kernels
+from swindow import SwinConfig, create, kernels, list_variants
 from swindow.errors import ConfigError, InputError
 from swindow.models import (
     DropPath,
@@ -22,6 +22,7 @@ from swindow.models import (
     SwinTransformer,
     WindowAttention,
 )
+from swindow.variants import PARAMETERS
 from swindow.windows import SizeRule, resolve
 
 KERNELS = sorted(kernels.KERNELS)
@@ -48,8 +49,16 @@ def reach(module, grid, dim):
     return (moved > 1e-9).T
 
 
+def one_stage(window, dim=4, heads=2, **fields):
+    """The config of a single stage on a grid of as many axes as the window."""
+    shape = {"patch_size": (1,) * len(window), "window_size": (window,)}
+    return SwinConfig(embed_dim=dim, depths=(1,), num_heads=(heads,), **shape, **fields)
+
+
 def block(problem, dim=4):
-    return randomise(SwinBlock(dim, problem.window, problem.shift, 2, problem.rule)).double().eval()
+    module = SwinBlock(one_stage(problem.window, dim, **problem.rule._asdict()), stage=0, block=0)
+    module.shift = problem.shift
+    return randomise(module).double().eval()
 
 
 MAPS = [
@@ -102,7 +111,7 @@ def test_a_stage_passes_on_what_two_blocks_connect_and_no_more():
     ("grid", "window"), [((4, 5), (4, 5)), ((4, 5), (7, 6)), ((2, 3, 2), (2, 3, 4)), ((1, 1), (7, 7))]
 )
 def test_a_window_that_covers_the_map_is_global_attention(grid, window, kernel):
-    ours = randomise(WindowAttention(8, window, 2, qkv_bias=True)).double()
+    ours = randomise(WindowAttention(one_stage(window, 8), stage=0)).double()
     theirs = nn.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
     theirs.load_state_dict(
         {
@@ -320,10 +329,21 @@ def count(name):
         ("swin_large", 196_532_476),
         ("swin_base_w12_384", 87_903_584),
         ("swin_large_w12_384", 196_735_516),
+        *((f"swinv2_tiny_{window}", 28_347_154) for window in ("w8", "w16")),
+        *((f"swinv2_small_{window}", 49_728_418) for window in ("w8", "w16")),
+        *((f"swinv2_base_{window}", 87_918_816) for window in ("w8", "w16", "w12_192", "w12to16", "w12to24")),
+        *((f"swinv2_large_{window}", 196_739_932) for window in ("w12_192", "w12to16", "w12to24")),
+        ("swin3d_tiny", 28_158_070),
+        ("swin3d_small", 49_816_678),
+        ("swin3d_base", 88_048_984),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, published):
     assert count(name) == published
+
+
+def test_the_table_of_parameters_is_right():
+    assert {name: count(name) for name in list_variants()} == PARAMETERS
 
 
 def test_the_own_variants_are_small():
@@ -406,7 +426,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_expectation():
 
 
 def test_drop_path_drops_the_two_branches_of_a_block_each_for_itself():
-    module = randomise(SwinBlock(4, (2, 2), (0, 0), 1, drop_path=0.5)).double().train()
+    module = randomise(SwinBlock(one_stage((2, 2), heads=1), 0, 0, drop_path=0.5)).double().train()
     x = torch.randn(1, 3, 3, 4, dtype=torch.float64)
     found = module(x.repeat(64, 1, 1, 1)).detach()
     attended = x + 2 * module.attn(module.norm1(x), resolve((3, 3), (2, 2), (0, 0)))
@@ -433,7 +453,8 @@ def test_dropout_is_for_training_only(field):
     [((4, 6), (0, 1)), ((5, 3), (0, 1)), ((1, 1), (0, 1)), ((2, 3, 4), (1, 2)), ((3, 2, 5), (0, 1, 2)), ((5,), (0,))],
 )
 def test_patch_merging_lays_neighbours_side_by_side_first_axis_fastest(grid, axes):
-    module = randomise(PatchMerging(2, axes)).double()
+    config = one_stage((1,) * len(grid), dim=2, heads=1, merge_axes=axes)
+    module = randomise(PatchMerging(config, stage=0)).double()
     x = torch.randn(2, *grid, 2, dtype=torch.float64)
     merged = tuple(math.ceil(g / 2) if axis in axes else g for axis, g in enumerate(grid))
     rows = []
@@ -456,7 +477,8 @@ def test_patch_merging_lays_neighbours_side_by_side_first_axis_fastest(grid, axe
     ("size", "patch"), [((8, 12), (4, 4)), ((9, 5), (4, 3)), ((1, 1), (4, 4)), ((3, 9, 10), (2, 4, 4)), ((7,), (2,))]
 )
 def test_patch_embed_projects_each_patch_of_the_image_padded_at_its_end(size, patch):
-    module = randomise(PatchEmbed(patch, 2, 6)).double()
+    config = SwinConfig(embed_dim=6, depths=(1,), num_heads=(1,), window_size=1, patch_size=patch, in_chans=2)
+    module = randomise(PatchEmbed(config)).double()
     x = torch.randn(2, 2, *size, dtype=torch.float64)
     grid = tuple(math.ceil(s / p) for s, p in zip(size, patch))
     padded = x.new_zeros(2, 2, *(g * p for g, p in zip(grid, patch)))

@@ -9,6 +9,7 @@ import re
 import pytest
 import torch
 from definition import difference, randomise
+from peers import peer
 
 from swindow import SwinConfig, SwinTransformer
 from swindow.variants import variant_config
@@ -47,7 +48,7 @@ def from_transformers(theirs):
 
 def transformers_twin(config, size):
     """Their model for our config, every parameter random, and ours with the same weights."""
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    transformers = peer("transformers")
     theirs = transformers.SwinForImageClassification(
         transformers.SwinConfig(
             image_size=size,

@@ -26,17 +26,29 @@ class SwinConfig:
         depths: blocks per stage. Every second block of a stage is shifted.
         num_heads: attention heads per stage; each must divide the stage's channels.
         window_size: tokens per window side, per stage and axis (M in the paper).
+        pretrained_window_size: the window that a continuous position bias was trained with, per stage and axis, as
+            ``window_size``; offsets are normalised by it. None: ``window_size``. A table ignores it.
         patch_size: pixels per patch side and axis; its length is the number of axes (2: images, 3: video, volumes).
         in_chans: channels of the input.
         num_classes: outputs of the classification head; 0 builds no head, and ``forward`` returns the pooled features.
         mlp_ratio: hidden width of a block's MLP over its input width.
-        qkv_bias: whether the query, key and value projection has a bias.
+        qkv_bias: whether the query, key and value projection has a bias; ``"qv"``: queries and values only.
         patch_norm: whether a LayerNorm follows the patch embedding.
         absolute_position_size: grid (tokens per axis) of a learned absolute position embedding; None: there is none.
+        similarity: of queries and keys: ``"dot"`` is QK^T / sqrt(d), ``"cosine"`` their cosine times a learned scale.
+        position_bias: ``"table"`` learns a number per offset, ``"continuous"`` a function of log-spaced offsets.
+        norm_placement: ``"pre"`` normalises what goes into a residual branch, ``"post"`` what comes out of it.
+        merge_norm: patch merging normalises the 4C channels before (``"pre"``) or the 2C after (``"post"``) its layer.
+        extra_norm_period: a LayerNorm more at the end of every so many blocks of a stage; 0: none (SwinV2 huge, giant).
         merge_axes: the axes that patch merging halves; None: the last two (H and W).
         drop_rate: dropout after the embedding, the projections and inside the MLPs (fraction).
         attn_drop_rate: dropout of attention probabilities (fraction).
         drop_path_rate: stochastic depth of the last block; grows linearly from 0 at the first (fraction).
+        out_indices: the stages, from 0, whose maps ``pyramid`` returns; None: all.
+        out_norms: whether each of these maps goes through a LayerNorm of its own, as detectors want it; the last
+            stage's then takes the place of the final norm.
+        frozen_stages: how much is not trained: 0 the patch embedding, n that and the first n stages; -1: nothing.
+        patch_remainder: pixels that fill no patch are completed with zeros (``"pad"``) or left out (``"drop"``).
         shrink: what happens where a map is smaller than the window: ``None`` keeps the window and pads the map,
             ``"axis"`` takes w = min(w, g) on each axis, ``"min"`` takes w = min(grid) on every axis and shifts nothing.
         shift_single: whether an axis that one window covers is shifted all the same.
@@ -55,17 +67,27 @@ class SwinConfig:
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
     window_size: PerStage = 7  # type: ignore[assignment]  # the field has the canonical type, shorthands are expanded
+    pretrained_window_size: PerStage | None = None
     patch_size: PerAxis = 4  # type: ignore[assignment]
     in_chans: int = 3
     num_classes: int = 1000
     mlp_ratio: float = 4.0
-    qkv_bias: bool = True
+    qkv_bias: bool | Literal["qv"] = True
     patch_norm: bool = True
     absolute_position_size: PerAxis | None = None
+    similarity: Literal["dot", "cosine"] = "dot"
+    position_bias: Literal["table", "continuous"] = "table"
+    norm_placement: Literal["pre", "post"] = "pre"
+    merge_norm: Literal["pre", "post"] = "pre"
+    extra_norm_period: int = 0
     merge_axes: PerAxis = None  # type: ignore[assignment]
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.1
+    out_indices: tuple[int, ...] | None = None
+    out_norms: bool = False
+    frozen_stages: int = -1
+    patch_remainder: Literal["pad", "drop"] = "pad"
     shrink: Literal["axis", "min"] | None = None
     shift_single: bool = False
     mask_padding: bool = True
@@ -82,30 +104,35 @@ class SwinConfig:
         put("patch_size", _ints("patch_size", patch, least=1))
         if self.ndim > 3:
             raise ConfigError(f"patch_size: got {self.patch_size}, expected 1 to 3 axes")
-        put("window_size", self._windows())
+        put("window_size", self._windows("window_size"))
+        if self.pretrained_window_size is not None:
+            put("pretrained_window_size", self._windows("pretrained_window_size"))
         merge: Any = self.merge_axes
         put("merge_axes", _ints("merge_axes", tuple(range(self.ndim))[-2:] if merge is None else merge, least=0))
+        if self.out_indices is not None:
+            put("out_indices", _ints("out_indices", self.out_indices, least=0))
         if self.absolute_position_size is not None:
             size = _ints("absolute_position_size", self.absolute_position_size, least=1, length=self.ndim)
             put("absolute_position_size", size)
         self._check()
 
-    def _windows(self) -> PerStage:
+    def _windows(self, field: str) -> PerStage:
         """The window of every stage, expanded from an int or one entry per stage."""
-        given: Any = self.window_size
+        given: Any = getattr(self, field)
         if isinstance(given, int):
             given = (given,) * self.num_stages
         if not isinstance(given, (tuple, list)) or len(given) != self.num_stages:
             raise ConfigError(
-                f"window_size: got {self.window_size!r}, expected one int or one entry for each of the "
+                f"{field}: got {given!r}, expected one int or one entry for each of the "
                 f"{self.num_stages} stages; try {((7,) * self.ndim,) * self.num_stages}"
             )
         axes = ((w,) * self.ndim if isinstance(w, int) else w for w in given)
-        return tuple(_ints(f"window_size[{i}]", w, least=1, length=self.ndim) for i, w in enumerate(axes))
+        return tuple(_ints(f"{field}[{i}]", w, least=1, length=self.ndim) for i, w in enumerate(axes))
 
     def _check(self) -> None:
         """Raises ConfigError where a field is out of its range."""
-        for field, least in (("embed_dim", 1), ("in_chans", 1), ("num_classes", 0)):
+        least_of = {"embed_dim": 1, "in_chans": 1, "num_classes": 0, "extra_norm_period": 0, "frozen_stages": -1}
+        for field, least in least_of.items():
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{field}: got {value!r}, expected an int of at least {least}")
@@ -119,16 +146,21 @@ class SwinConfig:
                 raise ConfigError(f"{field}: got {value!r}, expected a finite number above 0")
         if int(self.embed_dim * self.mlp_ratio) < 1:
             raise ConfigError(f"mlp_ratio: got {self.mlp_ratio}, which leaves no hidden channel of {self.embed_dim}")
-        for field in ("qkv_bias", "patch_norm", "shift_single", "mask_padding"):
-            if not isinstance(getattr(self, field), bool):
-                raise ConfigError(f"{field}: got {getattr(self, field)!r}, expected True or False")
-        if self.shrink not in (None, "axis", "min"):
-            raise ConfigError(f"shrink: got {self.shrink!r}, expected None, 'axis' or 'min'")
+        for field, known in _CHOICES.items():
+            value = getattr(self, field)
+            if not any(value is k or (isinstance(k, str) and value == k) for k in known):
+                raise ConfigError(f"{field}: got {value!r}, expected {_either(known)}")
         for i, heads in enumerate(self.num_heads):
             if self.width(i) % heads:
                 raise ConfigError(
                     f"num_heads[{i}]: got {heads}, which does not divide the {self.width(i)} channels of stage {i}"
                 )
+        if max(self.out_stages) >= self.num_stages or list(self.out_stages) != sorted(set(self.out_stages)):
+            raise ConfigError(
+                f"out_indices: got {self.out_indices}, expected rising numbers below the {self.num_stages} stages"
+            )
+        if self.frozen_stages > self.num_stages:
+            raise ConfigError(f"frozen_stages: got {self.frozen_stages}, expected at most {self.num_stages}")
         if any(axis >= self.ndim for axis in self.merge_axes) or len(set(self.merge_axes)) < len(self.merge_axes):
             raise ConfigError(f"merge_axes: got {self.merge_axes}, expected different axes below {self.ndim}")
 
@@ -141,6 +173,11 @@ class SwinConfig:
     def num_stages(self) -> int:
         """Stages of the hierarchy; patch merging stands between two of them."""
         return len(self.depths)
+
+    @property
+    def out_stages(self) -> tuple[int, ...]:
+        """``out_indices`` written out."""
+        return tuple(range(self.num_stages)) if self.out_indices is None else self.out_indices
 
     def width(self, stage: int) -> int:
         """Channels of a stage: ``embed_dim * 2**stage``."""
@@ -168,6 +205,26 @@ class SwinConfig:
                     f"{name!r} is no field of SwinConfig{nearest(str(name), known)}; fields: {', '.join(known)}"
                 )
         return cls(**{name: _tuples(value) for name, value in fields.items()})
+
+
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "qkv_bias": (True, False, "qv"),
+    "patch_norm": (True, False),
+    "similarity": ("dot", "cosine"),
+    "position_bias": ("table", "continuous"),
+    "norm_placement": ("pre", "post"),
+    "merge_norm": ("pre", "post"),
+    "out_norms": (True, False),
+    "patch_remainder": ("pad", "drop"),
+    "shrink": (None, "axis", "min"),
+    "shift_single": (True, False),
+    "mask_padding": (True, False),
+}
+
+
+def _either(known: tuple[object, ...]) -> str:
+    """``'a', 'b' or 'c'``."""
+    return f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
 
 
 def _tuples(value: Any) -> Any:

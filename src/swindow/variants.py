@@ -7,10 +7,37 @@ from typing import Any
 from .config import SwinConfig
 from .errors import ConfigError, nearest
 
+_TINY: dict[str, Any] = {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "drop_path_rate": 0.2}
+_SMALL: dict[str, Any] = {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24), "drop_path_rate": 0.3}
+_BASE: dict[str, Any] = {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "drop_path_rate": 0.5}
+_LARGE: dict[str, Any] = {
+    "embed_dim": 192,
+    "depths": (2, 2, 18, 2),
+    "num_heads": (6, 12, 24, 48),
+    "drop_path_rate": 0.2,
+}
+
+# SwinV2 sections 3.2 and 3.3: what it changes.
+_V2: dict[str, Any] = {
+    "qkv_bias": "qv",
+    "similarity": "cosine",
+    "position_bias": "continuous",
+    "norm_placement": "post",
+    "merge_norm": "post",
+}
+
+# Video Swin (Liu et al. 2022) section 3.1: patches of 2x4x4, windows of 8x7x7; the official Kinetics-400 configs.
+_VIDEO: dict[str, Any] = {
+    "patch_size": (2, 4, 4),
+    "window_size": ((8, 7, 7),) * 4,
+    "num_classes": 400,
+}
+
 # Swin section 3.3: C = 96, 96, 128, 192; layer numbers; head dimension 32. Drop path: the official 1k training configs
 # (T 0.2, S 0.3, B 0.5); large was only ever fine-tuned from 22k, at 0.2. Window 12 at 384 pixels: the official
 # swin_{base,large}_patch4_window12_384 configs, fine-tuned at 0.2.
 # nano and micro are our own: patch 2 and window 4 make three useful stages out of a 32-pixel image.
+# SwinV2's windows are the official configs', with the last stage's written out as its map allows.
 VARIANTS: dict[str, dict[str, Any]] = {
     "swin_nano": {
         "embed_dim": 32,
@@ -21,27 +48,52 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "drop_path_rate": 0.0,
     },
     "swin_micro": {"embed_dim": 48, "depths": (2, 2, 6), "num_heads": (3, 6, 12), "window_size": 4, "patch_size": 2},
-    "swin_tiny": {"drop_path_rate": 0.2},
-    "swin_small": {"depths": (2, 2, 18, 2), "drop_path_rate": 0.3},
-    "swin_base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "drop_path_rate": 0.5},
-    "swin_large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48), "drop_path_rate": 0.2},
-    "swin_base_w12_384": {
-        "embed_dim": 128,
-        "depths": (2, 2, 18, 2),
-        "num_heads": (4, 8, 16, 32),
-        "window_size": 12,
+    "swin_tiny": _TINY,
+    "swin_small": _SMALL,
+    "swin_base": _BASE,
+    "swin_large": _LARGE,
+    "swin_base_w12_384": {**_BASE, "window_size": 12, "drop_path_rate": 0.2},
+    "swin_large_w12_384": {**_LARGE, "window_size": 12},
+    "swinv2_tiny_w8": {**_V2, **_TINY, "window_size": 8},
+    "swinv2_small_w8": {**_V2, **_SMALL, "window_size": 8},
+    "swinv2_base_w8": {**_V2, **_BASE, "window_size": 8},
+    "swinv2_tiny_w16": {**_V2, **_TINY, "window_size": (16, 16, 16, 8)},
+    "swinv2_small_w16": {**_V2, **_SMALL, "window_size": (16, 16, 16, 8)},
+    "swinv2_base_w16": {**_V2, **_BASE, "window_size": (16, 16, 16, 8)},
+    "swinv2_base_w12_192": {**_V2, **_BASE, "window_size": (12, 12, 12, 6), "drop_path_rate": 0.2},
+    "swinv2_large_w12_192": {**_V2, **_LARGE, "window_size": (12, 12, 12, 6)},
+    "swinv2_base_w12to16": {
+        **_V2,
+        **_BASE,
+        "window_size": (16, 16, 16, 8),
+        "pretrained_window_size": (12, 12, 12, 6),
         "drop_path_rate": 0.2,
     },
-    "swin_large_w12_384": {
-        "embed_dim": 192,
-        "depths": (2, 2, 18, 2),
-        "num_heads": (6, 12, 24, 48),
-        "window_size": 12,
+    "swinv2_large_w12to16": {
+        **_V2,
+        **_LARGE,
+        "window_size": (16, 16, 16, 8),
+        "pretrained_window_size": (12, 12, 12, 6),
+    },
+    "swinv2_base_w12to24": {
+        **_V2,
+        **_BASE,
+        "window_size": (24, 24, 24, 12),
+        "pretrained_window_size": (12, 12, 12, 6),
         "drop_path_rate": 0.2,
     },
+    "swinv2_large_w12to24": {
+        **_V2,
+        **_LARGE,
+        "window_size": (24, 24, 24, 12),
+        "pretrained_window_size": (12, 12, 12, 6),
+    },
+    "swin3d_tiny": {**_TINY, **_VIDEO, "drop_path_rate": 0.1},
+    "swin3d_small": {**_SMALL, **_VIDEO, "drop_path_rate": 0.1},
+    "swin3d_base": {**_BASE, **_VIDEO, "drop_path_rate": 0.3},
 }
 
-# With 1000 classes; tiny to large as published.
+# With 1000 classes (video: 400); tiny to large as published.
 PARAMETERS: dict[str, int] = {
     "swin_nano": 694_756,
     "swin_micro": 3_241_234,
@@ -51,10 +103,42 @@ PARAMETERS: dict[str, int] = {
     "swin_large": 196_532_476,
     "swin_base_w12_384": 87_903_584,
     "swin_large_w12_384": 196_735_516,
+    "swinv2_tiny_w8": 28_347_154,
+    "swinv2_small_w8": 49_728_418,
+    "swinv2_base_w8": 87_918_816,
+    "swinv2_tiny_w16": 28_347_154,
+    "swinv2_small_w16": 49_728_418,
+    "swinv2_base_w16": 87_918_816,
+    "swinv2_base_w12_192": 87_918_816,
+    "swinv2_large_w12_192": 196_739_932,
+    "swinv2_base_w12to16": 87_918_816,
+    "swinv2_large_w12to16": 196_739_932,
+    "swinv2_base_w12to24": 87_918_816,
+    "swinv2_large_w12to24": 196_739_932,
+    "swin3d_tiny": 28_158_070,
+    "swin3d_small": 49_816_678,
+    "swin3d_base": 88_048_984,
 }
 
 # The side, in pixels, of the square image a variant is meant for; it fixes nothing, any size runs.
-IMAGE_SIZE: dict[str, int] = {"swin_nano": 32, "swin_micro": 32, "swin_base_w12_384": 384, "swin_large_w12_384": 384}
+IMAGE_SIZE: dict[str, int] = {
+    "swin_nano": 32,
+    "swin_micro": 32,
+    "swin_base_w12_384": 384,
+    "swin_large_w12_384": 384,
+    "swinv2_tiny_w8": 256,
+    "swinv2_small_w8": 256,
+    "swinv2_base_w8": 256,
+    "swinv2_tiny_w16": 256,
+    "swinv2_small_w16": 256,
+    "swinv2_base_w16": 256,
+    "swinv2_base_w12_192": 192,
+    "swinv2_large_w12_192": 192,
+    "swinv2_base_w12to16": 256,
+    "swinv2_large_w12to16": 256,
+    "swinv2_base_w12to24": 384,
+    "swinv2_large_w12to24": 384,
+}
 DEFAULT_IMAGE_SIZE = 224
 
 

@@ -245,3 +245,25 @@ def relative_position_index(window: Sequence[int], table: Sequence[int] | None =
         offset = position[:, None] - position[None, :]  # (N, N) query minus key
         index = index * (2 * size - 1) + offset + size - 1
     return index
+
+
+def log_spaced_offsets(window: Sequence[int], trained: Sequence[int]) -> Tensor:
+    """Returns every offset between two tokens of a window, log-spaced (SwinV2 section 3.3, equation 4).
+
+    An offset over the largest of the window that was trained with, times 8, is x: sign(x) log2(1 + |x|) / log2(8).
+    An axis of window 1 has the one offset 0.
+
+    Args:
+        window: tokens per axis of the window in use.
+        trained: tokens per axis of the window that the bias was trained with.
+
+    Returns:
+        ((2M-1)(2M-1)..., axes) float64, in the order of the rows that ``relative_position_index`` counts.
+
+    Example:
+        >>> log_spaced_offsets((2,), (2,)).round(decimals=3).flatten().tolist()
+        [-1.057, 0.0, 1.057]
+    """
+    axes = [torch.arange(1 - w, w, dtype=torch.float64) * (8 / max(t - 1, 1)) for w, t in zip(window, trained)]
+    x = torch.stack(torch.meshgrid(axes, indexing="ij"), -1).flatten(0, -2)  # ((2M-1)(2M-1), axes)
+    return x.sign() * (1 + x.abs()).log2() / 3

@@ -100,7 +100,7 @@ def pictures(model: SwinTransformer, image: Tensor, display: Pixels, *, trained:
     number = 1 if stage.sw_msa is None else 2
     block = cast(SwinBlock, cast(SwinStage, model.stages[stage.number - 1]).blocks[number - 1])
     used = stage.w_msa if stage.sw_msa is None else stage.sw_msa
-    yield "04_relative_position_index", position_index_figure(used.window, block.attn.position_bias.window)
+    yield "04_relative_position_index", position_index_figure(used.window, block.window)
     where = f"stage {stage.number}, block {number}"
     yield "05_relative_position_bias", position_bias_figure(bias_pictures(block), where, trained)
 

@@ -216,14 +216,13 @@ def index_steps(window: PerAxis) -> dict[str, Ints]:
 def bias_pictures(block: SwinBlock) -> Floats:
     """Returns the relative position bias of a block, one picture per head: (h, 2M-1, 2M-1), by offset query - key.
 
-    Row r holds the row offset r - (M-1), column c the column offset c - (M-1), M being the bias table's window.
+    Row r holds the row offset r - (M-1), column c the column offset c - (M-1), M being the block's window.
     """
-    bias = block.attn.position_bias
     with torch.no_grad():
-        values = bias(bias.window).double().cpu().numpy()  # (h, N, N)
-    shape = [2 * w - 1 for w in bias.window]
+        values = block.attn.position_bias(block.window).double().cpu().numpy()  # (h, N, N)
+    shape = [2 * w - 1 for w in block.window]
     pictures = np.zeros((len(values), math.prod(shape)))
-    pictures[:, windows.relative_position_index(bias.window).numpy()] = values
+    pictures[:, windows.relative_position_index(block.window).numpy()] = values
     return pictures.reshape(-1, *shape)
 
 

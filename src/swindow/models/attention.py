@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import kernels
-from ..config import PerAxis
+from ..config import SwinConfig
 from ..windows import Geometry
-from .position_bias import RelativePositionBias
+from .position_bias import ContinuousPositionBias, RelativePositionBias
 
 
 class ScaledDotProduct(nn.Module):
@@ -18,22 +22,78 @@ class ScaledDotProduct(nn.Module):
         return q * q.shape[-1] ** -0.5, k
 
 
+class ScaledCosine(nn.Module):
+    """The similarity of SwinV2 section 3.3: the cosine of query and key times a learned scale per head, at most 100.
+
+    Computed in fp32 whatever the autocast: exp and division lose too much in half precision.
+
+    Attributes:
+        logit_scale: (h, 1, 1) natural logarithm of the scale, ln 10 at first.
+    """
+
+    LARGEST = math.log(100)
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10)))
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns queries of length ``scale`` and keys of length 1; both (..., h, N, d)."""
+        with torch.autocast(q.device.type, enabled=False):
+            wide = torch.promote_types(q.dtype, torch.float32)
+            scale = self.logit_scale.to(wide).clamp(max=self.LARGEST).exp()  # (h, 1, 1)
+            long, unit = F.normalize(q.to(wide), dim=-1) * scale, F.normalize(k.to(wide), dim=-1)
+        return long.to(q.dtype), unit.to(k.dtype)
+
+
+class QueryValueBias(nn.Linear):
+    """The projection of SwinV2 to query, key and value, in which keys have no bias: cosines are taken of them.
+
+    Attributes:
+        weight: (3C, C).
+        q_bias, v_bias: (C,).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, 3 * dim, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(dim))
+        self.v_bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (..., 3C) for tokens (..., C)."""
+        return F.linear(x, self.weight, torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias)))
+
+
 class WindowAttention(nn.Module):
     """Softmax(QK^T/sqrt(d) + B) V in every window, between two linear layers (Swin equation 4).
 
-    Whether it is W-MSA or SW-MSA is in the geometry that ``forward`` is given.
+    Whether it is W-MSA or SW-MSA is in the geometry that ``forward`` is given. Where v1 and SwinV2 (section 3.3)
+    differ is decided here, once.
+
+    Args:
+        config: the model's config.
+        stage: which stage, from 0.
     """
 
-    def __init__(
-        self, dim: int, window: PerAxis, num_heads: int, qkv_bias: bool, drop: float = 0.0, attn_drop: float = 0.0
-    ) -> None:
+    def __init__(self, config: SwinConfig, stage: int) -> None:
         super().__init__()
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.similarity = ScaledDotProduct()
-        self.position_bias = RelativePositionBias(window, num_heads)
-        self.attn_drop = attn_drop
+        dim, heads, window = config.width(stage), config.num_heads[stage], config.window_size[stage]
+        self.qkv: nn.Linear
+        self.similarity: ScaledDotProduct | ScaledCosine
+        self.position_bias: RelativePositionBias | ContinuousPositionBias
+        if config.qkv_bias == "qv":
+            self.qkv = QueryValueBias(dim)
+        else:
+            self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
+        self.similarity = ScaledCosine(heads) if config.similarity == "cosine" else ScaledDotProduct()
+        if config.position_bias == "continuous":
+            trained = config.pretrained_window_size or config.window_size
+            self.position_bias = ContinuousPositionBias(trained[stage], heads)
+        else:
+            self.position_bias = RelativePositionBias(window, heads)
+        self.attn_drop = config.attn_drop_rate
         self.proj = nn.Linear(dim, dim)
-        self.drop = nn.Dropout(drop)
+        self.drop = nn.Dropout(config.drop_rate)
 
     def forward(self, y: Tensor, g: Geometry) -> Tensor:
         """Returns (B, *grid, C) for normalised tokens ``y`` of that shape and their geometry."""

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import windows
-from ..config import PerAxis
+from ..config import SwinConfig
 from ..windows import SizeRule
 from .attention import WindowAttention
+from .norms import NORMS
 
 
 class Mlp(nn.Module):
@@ -50,47 +51,36 @@ class DropPath(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """x + (S)W-MSA(LN x), then x + MLP(LN x).
+    """x + (S)W-MSA(LN x), then x + MLP(LN x); SwinV2 normalises after instead of before.
 
     Args:
-        dim: channels C.
-        window: tokens per axis of the window.
-        shift: tokens per axis of the cyclic shift: 0 for W-MSA, window // 2 for SW-MSA.
-        num_heads: attention heads h.
-        rule: what to do where the window does not fit the map.
-        mlp_ratio, qkv_bias, drop, attn_drop, drop_path, norm_eps: as in SwinConfig.
+        config: the model's config.
+        stage: which stage, from 0.
+        block: which block of the stage, from 0; every second one is shifted by half a window, SW-MSA.
+        drop_path: stochastic depth (fraction).
     """
 
-    def __init__(
-        self,
-        dim: int,
-        window: PerAxis,
-        shift: PerAxis,
-        num_heads: int,
-        rule: SizeRule | None = None,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        norm_eps: float = 1e-5,
-    ) -> None:
+    def __init__(self, config: SwinConfig, stage: int, block: int, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.window = window
-        self.shift = shift
-        self.rule = SizeRule() if rule is None else rule
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = WindowAttention(dim, window, num_heads, qkv_bias, drop, attn_drop)
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
+        dim, period = config.width(stage), config.extra_norm_period
+        self.window = config.window_size[stage]
+        self.shift = tuple(w // 2 if block % 2 else 0 for w in self.window)
+        self.rule = SizeRule(config.shrink, config.shift_single, config.mask_padding)
+        self.norm1 = nn.LayerNorm(dim, eps=config.norm_eps)
+        self.attn = WindowAttention(config, stage)
+        self.norm2 = nn.LayerNorm(dim, eps=config.norm_eps)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.drop_rate)
         self.drop_path = DropPath(drop_path)
+        self.normed = NORMS[config.norm_placement]
+        extra = period and block % period == period - 1
+        self.norm3 = nn.LayerNorm(dim, eps=config.norm_eps) if extra else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens (B, *grid, C) for tokens of that shape; any grid."""
         g = windows.resolve(x.shape[1:-1], self.window, self.shift, self.rule)
-        x = x + self.drop_path(self.attn(self.norm1(x), g))
-        x = x + self.drop_path(self.mlp(self.norm2(x)))
-        return x
+        x = x + self.drop_path(self.normed(self.norm1, lambda y: self.attn(y, g), x))
+        x = x + self.drop_path(self.normed(self.norm2, self.mlp, x))
+        return self.norm3(x)
 
     def extra_repr(self) -> str:
         """Shows window and shift when the model is printed."""

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import PerAxis
+from ..config import PerAxis, SwinConfig
 from ..errors import InputError
+from .norms import NORMS
 
 
 class PatchEmbed(nn.Module):
     """Projects every patch of pixels to C channels: a convolution whose kernel and stride are the patch.
 
-    An image that is no multiple of the patch is padded with zeros at the bottom and right.
+    An image that is no multiple of the patch is padded with zeros at the bottom and right (``patch_remainder="drop"``
+    leaves out what fills no patch instead).
     """
 
-    def __init__(self, patch_size: PerAxis, in_chans: int, dim: int, norm: bool = True, norm_eps: float = 1e-5) -> None:
+    def __init__(self, config: SwinConfig) -> None:
         super().__init__()
-        convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(patch_size)]
-        self.patch_size = patch_size
-        self.proj = convolution(in_chans, dim, kernel_size=patch_size, stride=patch_size)  # type: ignore[arg-type]
-        self.norm = nn.LayerNorm(dim, eps=norm_eps) if norm else nn.Identity()
+        convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[config.ndim]
+        self.patch_size = config.patch_size
+        self.pads = config.patch_remainder == "pad"
+        patch: Any = config.patch_size
+        self.proj = convolution(config.in_chans, config.embed_dim, kernel_size=patch, stride=patch)
+        self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps) if config.patch_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the tokens (B, *grid, C) of an image (B, in_chans, *pixels); grid = ceil(pixels / patch).
@@ -32,7 +37,8 @@ class PatchEmbed(nn.Module):
             InputError: the image has another number of axes or channels, or no pixels.
         """
         self._check(x)
-        x = pad_to_multiple(x, self.patch_size, first=2)
+        if self.pads:
+            x = pad_to_multiple(x, self.patch_size, first=2)
         x = self.proj(x).movedim(1, -1)  # (B, *grid, C)
         x = self.norm(x)
         return x
@@ -52,6 +58,8 @@ class PatchEmbed(nn.Module):
                 else f"create the model with in_chans={x.shape[1]}"
             )
             raise InputError(f"got an input of shape {tuple(x.shape)}, {expected}; try: {hint}")
+        if not self.pads and any(a < p for a, p in zip(x.shape[2:], self.patch_size)):
+            raise InputError(f"got an input of shape {tuple(x.shape)}, smaller than a patch {self.patch_size}; pad it")
         if 0 in x.shape:
             raise InputError(f"got an empty input of shape {tuple(x.shape)}, {expected}; try sizes of at least 1")
         weight = self.proj.weight.dtype
@@ -67,20 +75,26 @@ class PatchMerging(nn.Module):
     """Halves the resolution and doubles the channels between two stages.
 
     Every 2x2 neighbourhood, in the order (row, column) = 00, 10, 01, 11 (with more axes too, the first runs fastest),
-    is concatenated to 4C channels, normalised and projected to 2C without bias. Odd sizes are padded with zeros.
+    is concatenated to 4C channels, normalised and projected to 2C without bias; SwinV2 normalises the 2C instead. Odd
+    sizes are padded with zeros.
+
+    Args:
+        config: the model's config.
+        stage: the stage that it follows, from 0.
     """
 
-    def __init__(self, dim: int, axes: PerAxis, norm_eps: float = 1e-5) -> None:
+    def __init__(self, config: SwinConfig, stage: int) -> None:
         super().__init__()
-        self.axes = axes
-        neighbours = 2 ** len(axes)
-        self.norm = nn.LayerNorm(neighbours * dim, eps=norm_eps)
-        self.reduction = nn.Linear(neighbours * dim, 2 * dim, bias=False)
+        self.axes = config.merge_axes
+        dim, neighbours = config.width(stage), config.width(stage) * 2 ** len(self.axes)
+        self.norm = nn.LayerNorm(neighbours if config.merge_norm == "pre" else 2 * dim, eps=config.norm_eps)
+        self.reduction = nn.Linear(neighbours, 2 * dim, bias=False)
+        self.normed = NORMS[config.merge_norm]
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, *grid', 2C) for tokens (B, *grid, C), with grid' = ceil(grid / 2) on the merged axes."""
         x = self.neighbours(x)  # (B, H/2, W/2, 4C)
-        x = self.reduction(self.norm(x))  # (B, H/2, W/2, 2C)
+        x = self.normed(self.norm, self.reduction, x)  # (B, H/2, W/2, 2C)
         return x
 
     def neighbours(self, x: Tensor) -> Tensor:

@@ -35,6 +35,34 @@ class RelativePositionBias(nn.Module):
         return self.table[index].permute(2, 0, 1)  # (h, N, N)
 
 
+class ContinuousPositionBias(nn.Module):
+    """16 sigmoid(MLP(offset)), the offset on a logarithmic scale: a bias for any window (SwinV2 section 3.3).
+
+    Computed in fp32 whatever the autocast: coordinates differ by less than half precision can tell.
+
+    Args:
+        window: the window that it is trained with; its offsets run from -8 to 8 before the logarithm.
+        num_heads: attention heads h.
+    """
+
+    HIDDEN = 512
+
+    def __init__(self, window: PerAxis, num_heads: int) -> None:
+        super().__init__()
+        self.window = window
+        self.mlp = nn.Sequential(
+            nn.Linear(len(window), self.HIDDEN), nn.ReLU(), nn.Linear(self.HIDDEN, num_heads, bias=False)
+        )
+
+    def forward(self, window: PerAxis) -> Tensor:
+        """Returns the bias (h, N, N) for any window."""
+        weight: Tensor = next(self.parameters())
+        with torch.autocast(weight.device.type, enabled=False):
+            offsets = windows.log_spaced_offsets(window, self.window).to(weight)  # ((2M-1)(2M-1), axes)
+            table = 16 * self.mlp(offsets).sigmoid()  # ((2M-1)(2M-1), h)
+        return table[_index(window, window, weight)].permute(2, 0, 1)  # (h, N, N)
+
+
 def _index(window: PerAxis, of: PerAxis, table: Tensor) -> Tensor:
     """``windows.relative_position_index``, remembered but while compiling and for subclasses (fake tensors)."""
     if torch.compiler.is_compiling() or type(table) not in (Tensor, nn.Parameter):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import SwinConfig
+from .block import SwinBlock
 from .patches import PatchEmbed
 from .stage import SwinStage
 
@@ -43,23 +44,27 @@ class SwinTransformer(nn.Module):
         self.load_report: Any = None
         rates = [config.drop_path_rate * i / max(1, sum(config.depths) - 1) for i in range(sum(config.depths))]
         ends = itertools.accumulate(config.depths)
-        self.patch_embed = PatchEmbed(
-            config.patch_size, config.in_chans, config.embed_dim, config.patch_norm, config.norm_eps
-        )
+        self.patch_embed = PatchEmbed(config)
         self.position_embed = AbsolutePositionEmbed(config) if config.absolute_position_size else nn.Identity()
         self.pos_drop = nn.Dropout(config.drop_rate)
         self.stages = nn.ModuleList(
             SwinStage(config, i, rates[end - depth : end])
             for i, (depth, end) in enumerate(zip(config.depths, ends, strict=True))
         )
-        dim = config.width(config.num_stages - 1)
-        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
+        last, dim = config.num_stages - 1, config.width(config.num_stages - 1)
+        self.out_norms = nn.ModuleDict(
+            {str(i): nn.LayerNorm(config.width(i), eps=config.norm_eps) for i in config.out_stages if config.out_norms}
+        )
+        self.norm = nn.Identity() if str(last) in self.out_norms else nn.LayerNorm(dim, eps=config.norm_eps)
         self.head = nn.Linear(dim, config.num_classes) if config.num_classes else nn.Identity()
         self.reset_parameters()
+        for module in self._frozen():
+            module.requires_grad_(False)
 
     def reset_parameters(self) -> None:
         """Initialises as published: linear layers and bias tables truncated normal 0.02, biases 0, norms 1 and 0.
 
+        Norms at the end of a residual branch start at 0 (SwinV2's res-post-norm, official code).
         The convolution of the patch embedding keeps PyTorch's default, as in the official code.
         """
         for module in self.modules():
@@ -67,6 +72,9 @@ class SwinTransformer(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+            elif isinstance(module, SwinBlock) and self.config.norm_placement == "post":
+                for parameter in (*module.norm1.parameters(), *module.norm2.parameters()):
+                    nn.init.zeros_(parameter)  # every branch starts as nothing
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the logits (B, num_classes) of images (B, in_chans, H, W); the features where there is no head.
@@ -79,11 +87,36 @@ class SwinTransformer(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Returns the pooled features (B, D): the last stage's tokens, normalised and averaged over the grid."""
         *_, x = self._maps(x)  # (B, *grid, D)
-        return self.norm(x).flatten(1, -2).mean(1)  # (B, D)
+        return self._last_norm(x).flatten(1, -2).mean(1)  # (B, D)
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        """Returns one map per stage, before merging, channels first: (B, C_i, *grid_i), halving at every stage."""
-        return [y.movedim(-1, 1) for y in self._maps(x)]
+        """Returns the maps of the stages ``config.out_indices``, before merging: (B, C_i, *grid_i), halving each time.
+
+        With ``config.out_norms`` every one goes through a LayerNorm of its own.
+        """
+        maps = enumerate(itertools.islice(self._maps(x), self.config.out_stages[-1] + 1))
+        chosen = ((str(i), y) for i, y in maps if i in self.config.out_stages)
+        return [(self.out_norms[i](y) if i in self.out_norms else y).movedim(-1, 1) for i, y in chosen]
+
+    def train(self, mode: bool = True) -> SwinTransformer:
+        """Sets training or evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen():
+            module.eval()
+        return self
+
+    def _last_norm(self, x: Tensor) -> Tensor:
+        last = str(self.config.num_stages - 1)
+        return self.out_norms[last](x) if last in self.out_norms else self.norm(x)
+
+    def _frozen(self) -> list[nn.Module]:
+        """What ``config.frozen_stages`` keeps from training."""
+        if self.config.frozen_stages < 0:
+            return []
+        stages = range(self.config.frozen_stages)
+        norms = [self.out_norms[str(i)] for i in stages if str(i) in self.out_norms]
+        embedding = [self.patch_embed, self.position_embed, self.pos_drop]
+        return [*embedding, *(self.stages[i] for i in stages), *norms]
 
     def _maps(self, x: Tensor) -> Iterator[Tensor]:
         """The hierarchy: yields the map (B, *grid_i, C_i) of every stage."""

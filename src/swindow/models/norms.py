@@ -1,0 +1,20 @@
+"""Where a LayerNorm stands: before a function, as in Swin, or after it, as in SwinV2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+def pre_norm(norm: nn.Module, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Returns f(LN x): v1, Swin section 3.2."""
+    return f(norm(x))
+
+
+def post_norm(norm: nn.Module, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Returns LN(f x): SwinV2 section 3.2, which keeps the residual stream from growing with depth."""
+    return norm(f(x))
+
+
+NORMS = {"pre": pre_norm, "post": post_norm}

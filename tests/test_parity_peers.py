@@ -1,0 +1,291 @@
+"""Equal to torchvision, timm and transformers' SwinV2 on the same random weights: forward, and all gradients.
+
+Every peer is *built for the size* it is compared at. Where a peer is wrong, the test documents the difference.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from definition import difference, randomise
+from peers import peer
+
+from swindow import SwinConfig, SwinTransformer
+
+V2 = {
+    "qkv_bias": "qv",
+    "similarity": "cosine",
+    "position_bias": "continuous",
+    "norm_placement": "post",
+    "merge_norm": "post",
+}
+NARROW = SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=7, num_classes=5, drop_path_rate=0.0)
+NARROW_V2 = NARROW.replace(**V2, window_size=8)
+CLIP = NARROW.replace(patch_size=(2, 4, 4), window_size=((4, 3, 3),) * 2, merge_axes=(1, 2))
+TORCHVISION = {"mask_padding": False, "patch_remainder": "drop"}
+TORCHVISION_3D = {"shrink": "axis", "mask_padding": False}
+TIMM = {"mask_padding": False}
+TRANSFORMERS = {"shrink": "min", "mask_padding": False}
+
+
+def rename(theirs, names):
+    """Their tensors under our names, from (pattern, replacement) pairs; an empty replacement drops the tensor."""
+    ours = {}
+    for key, value in theirs.items():
+        for old, new in names:
+            key, hit = re.subn(old, new, key)
+            if hit and not new:
+                break
+        else:
+            ours[key] = value
+    return ours
+
+
+def joined(ours, parts=("q", "k", "v")):
+    """Joins projections that are split into query, key and value."""
+    found = {}
+    for key, value in ours.items():
+        split = re.fullmatch(r"(.*\.qkv)\.([qkv])\.(weight|bias)", key)
+        if split is None:
+            found[key] = value
+        elif split[3] == "bias" and f"{split[1]}.k.bias" not in ours:
+            found[f"{split[1]}.{split[2]}_bias"] = value
+        else:
+            found[f"{split[1]}.{split[3]}"] = torch.cat([ours[f"{split[1]}.{p}.{split[3]}"] for p in parts])
+    return found
+
+
+def assert_equal(theirs, ours, named, x, outputs=lambda y: y):
+    """Logits, the input's gradient and every parameter's gradient; both models in float64.
+
+    The peers keep SwinV2's coordinates in fp32, so that they are not exact in float64.
+    """
+    near = 1e-6 if ours.config.position_bias == "continuous" else 1e-9
+    theirs, ours = randomise(theirs).double().eval(), ours.double().eval()
+    ours.load_state_dict(named(theirs.state_dict()), strict=True)
+    inputs = [x.double().requires_grad_() for _ in range(2)]
+    wanted, found = outputs(theirs(inputs[0])), ours(inputs[1])
+    assert difference(found, wanted) <= near
+    cotangent = torch.randn_like(wanted)
+    wanted.backward(cotangent)
+    found.backward(cotangent)
+    assert difference(inputs[1].grad, inputs[0].grad) <= near
+    gradients = named({name: p.grad for name, p in theirs.named_parameters()})
+    assert set(gradients) == {name for name, _ in ours.named_parameters()}
+    for name, parameter in ours.named_parameters():
+        assert difference(parameter.grad, gradients[name]) <= near, name
+
+
+# --- torchvision ------------------------------------------------------------------------------------------------------
+
+BUFFERS = (r".*(relative_position_index|relative_coords_table|attn_mask)$", "")
+BLOCKS = (
+    BUFFERS,
+    (r"\.relative_position_bias_table", ".position_bias.table"),
+    (r"\.logit_scale", ".similarity.logit_scale"),
+    (r"\.cpb_mlp\.", ".position_bias.mlp."),
+    (r"(blocks\.\d+)\.mlp\.0\.", r"\1.mlp.fc1."),
+    (r"(blocks\.\d+)\.mlp\.3\.", r"\1.mlp.fc2."),
+)
+
+
+def torchvision_names(theirs, first=1):
+    """``features`` counts the embedding (2-D only), stages and mergings in one row."""
+
+    def place(match):
+        number = int(match[1]) - first
+        return f"stages.{number // 2}." + ("merge." if number % 2 else f"blocks.{match[2]}.")
+
+    ours = rename(
+        theirs,
+        ((r"^features\.0\.0\.", "patch_embed.proj."), (r"^features\.0\.2\.", "patch_embed.norm.")) if first else (),
+    )
+    ours = {re.sub(r"^features\.(\d+)\.(?:(\d+)\.)?", place, k): v for k, v in ours.items()}
+    ours = rename(ours, BLOCKS)
+    return v2_bias(ours) if any("logit_scale" in k for k in ours) else ours
+
+
+def v2_bias(ours):
+    """torchvision's v2 has a fused bias whose middle third counts as 0."""
+    found = {}
+    for key, value in ours.items():
+        if key.endswith("qkv.bias"):
+            q, _, v = value.chunk(3)
+            found |= {key.replace("qkv.bias", "qkv.q_bias"): q, key.replace("qkv.bias", "qkv.v_bias"): v}
+        else:
+            found[key] = value
+    return found
+
+
+def torchvision_2d(config):
+    tv = peer("torchvision.models.swin_transformer")
+    v2 = {"block": tv.SwinTransformerBlockV2, "downsample_layer": tv.PatchMergingV2}
+    return tv.SwinTransformer(
+        patch_size=list(config.patch_size),
+        embed_dim=config.embed_dim,
+        depths=list(config.depths),
+        num_heads=list(config.num_heads),
+        window_size=list(config.window_size[0]),
+        stochastic_depth_prob=0.0,
+        num_classes=config.num_classes,
+        **(v2 if config.similarity == "cosine" else {}),
+    )
+
+
+SIZES = [(56, 56), (57, 79), (61, 259), (28, 28), (20, 100)]  # fits, is padded, pixels are dropped, one window, less
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("config", [NARROW, NARROW.replace(window_size=4), NARROW_V2, NARROW_V2.replace(window_size=5)])
+def test_torchvision(config, size):
+    assert_equal(
+        torchvision_2d(config),
+        SwinTransformer(config.replace(**TORCHVISION)),
+        torchvision_names,
+        torch.randn(2, 3, *size),
+    )
+
+
+def torchvision_3d(config):
+    tv = peer("torchvision.models.video.swin_transformer")
+    return tv.SwinTransformer3d(
+        patch_size=list(config.patch_size),
+        embed_dim=config.embed_dim,
+        depths=list(config.depths),
+        num_heads=list(config.num_heads),
+        window_size=list(config.window_size[0]),
+        stochastic_depth_prob=0.0,
+        num_classes=config.num_classes,
+    )
+
+
+@pytest.mark.parametrize("size", [(8, 24, 24), (7, 30, 41), (4, 24, 48), (2, 24, 24)])
+def test_torchvision_video(size):
+    """Maps no axis of which but time is smaller than its window: there its slice of the bias is right."""
+    ours = SwinTransformer(CLIP.replace(**TORCHVISION_3D))
+    assert_equal(torchvision_3d(CLIP), ours, lambda s: torchvision_names(s, first=0), torch.randn(1, 3, *size))
+
+
+@torch.no_grad()
+def test_torchvision_video_slices_the_bias_wrongly_where_height_or_width_shrinks():
+    theirs = randomise(torchvision_3d(CLIP)).double().eval()
+    ours = SwinTransformer(CLIP.replace(**TORCHVISION_3D)).double().eval()
+    ours.load_state_dict(torchvision_names(theirs.state_dict(), first=0))
+    x = torch.randn(1, 3, 8, 8, 24, dtype=torch.float64)  # 2 rows of tokens under a window of 3
+    assert difference(ours(x), theirs(x)) > 1e-3
+    padded = SwinTransformer(CLIP).double().eval()  # ours never shrinks, and masks what it pads: the definition
+    padded.load_state_dict(ours.state_dict())
+    assert difference(ours.pyramid(x)[0], padded.pyramid(x)[0]) <= 1e-9
+
+
+@pytest.mark.parametrize("name", ["swin_t", "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b"])
+@torch.no_grad()
+def test_torchvision_whole_models(name):
+    models = peer("torchvision.models")
+    letters = {"t": "tiny", "s": "small", "b": "base"}
+    size = 256 if "v2" in name else 224
+    variant = f"swinv2_{letters[name[-1]]}_w8" if "v2" in name else f"swin_{letters[name[-1]]}"
+    from swindow import create
+
+    theirs, ours = randomise(models.get_model(name)).eval(), create(variant).eval()
+    ours.load_state_dict(torchvision_names(theirs.state_dict()), strict=True)
+    x = torch.randn(1, 3, size, size)
+    assert difference(ours(x), theirs(x)) <= 2e-5
+
+
+# --- timm -------------------------------------------------------------------------------------------------------------
+
+
+def timm_names(theirs):
+    """timm merges at the start of the next stage."""
+    ours = rename(theirs, (*BLOCKS[:4], (r"^layers\.", "stages."), (r"^head\.fc\.", "head.")))
+    ours = {re.sub(r"\.attn\.([qv])_bias", r".attn.qkv.\1_bias", k): v for k, v in ours.items()}
+    later = r"^stages\.(\d+)\.downsample\."
+    return {re.sub(later, lambda m: f"stages.{int(m[1]) - 1}.merge.", k): v for k, v in ours.items()}
+
+
+def timm_model(config, size):
+    v2 = config.similarity == "cosine"
+    module = peer("timm.models.swin_transformer" + ("_v2" if v2 else ""))
+    return (module.SwinTransformerV2 if v2 else module.SwinTransformer)(
+        img_size=size,
+        patch_size=config.patch_size[0],
+        embed_dim=config.embed_dim,
+        depths=config.depths,
+        num_heads=config.num_heads,
+        window_size=config.window_size[0][0],
+        num_classes=config.num_classes,
+        drop_path_rate=0.0,
+    )
+
+
+@pytest.mark.parametrize("size", [(56, 56), (56, 112), (112, 56)])
+@pytest.mark.parametrize("config", [NARROW, NARROW_V2.replace(window_size=7)])
+def test_timm_where_it_does_not_pad(config, size):
+    ours = SwinTransformer(config.replace(**TIMM))
+    assert_equal(timm_model(config, size), ours, timm_names, torch.randn(2, 3, *size))
+
+
+@torch.no_grad()
+def test_timm_rolls_before_it_pads_and_lets_opposite_borders_mix():
+    """timm#2438: on a 15x15 map its last row of tokens depends on the first; ours, and torchvision's, does not."""
+    config = NARROW.replace(depths=(2,), num_heads=(1,), window_size=7)
+    theirs = randomise(timm_model(config, (60, 60))).double().eval()
+    ours = SwinTransformer(config.replace(**TIMM)).double().eval()
+    ours.load_state_dict(timm_names(theirs.state_dict()), strict=True)
+    x = torch.randn(1, 3, 60, 60, dtype=torch.float64)
+    top = x.clone()
+    top[:, :, :4] += torch.randn(4, 60)
+
+    def last_row_moves(stages):
+        return bool((stages(top) - stages(x)).abs()[:, 14].max() > 1e-9)
+
+    assert last_row_moves(lambda image: theirs.layers(theirs.patch_embed(image)))
+    assert not last_row_moves(lambda image: ours.stages[0].blocks(ours.patch_embed(image)))
+
+
+# --- transformers, SwinV2 ---------------------------------------------------------------------------------------------
+
+TRANSFORMERS_V2_NAMES = (
+    (r".*(relative_position_index|relative_coords_table)$", ""),
+    (r"^swinv2\.embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^swinv2\.embeddings\.norm\.", "patch_embed.norm."),
+    (r"^swinv2\.encoder\.layers\.", "stages."),
+    (r"^swinv2\.layernorm\.", "norm."),
+    (r"^classifier\.", "head."),
+    (r"\.downsample\.", ".merge."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.self\.query\.", ".attn.qkv.q."),
+    (r"\.attention\.self\.key\.", ".attn.qkv.k."),
+    (r"\.attention\.self\.value\.", ".attn.qkv.v."),
+    (r"\.attention\.self\.logit_scale", ".attn.similarity.logit_scale"),
+    (r"\.attention\.self\.continuous_position_bias_mlp\.", ".attn.position_bias.mlp."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+)
+
+
+@pytest.mark.parametrize(("size", "window"), [((64, 64), 8), ((64, 64), 4), ((64, 64), 5), ((32, 32), 16)])
+def test_transformers_v2(size, window):
+    transformers = peer("transformers")
+    theirs = transformers.Swinv2ForImageClassification(
+        transformers.Swinv2Config(
+            image_size=size,
+            patch_size=4,
+            embed_dim=8,
+            depths=[2, 2],
+            num_heads=[1, 2],
+            window_size=window,
+            num_labels=5,
+            drop_path_rate=0.0,
+        )
+    )
+    maps = [size[0] // 4, size[0] // 8]
+    windows = tuple(min(window, m) for m in maps)  # settled when it is built, coordinates too
+    ours = SwinTransformer(NARROW_V2.replace(window_size=windows, **TRANSFORMERS))
+    x = torch.randn(2, 3, *size)
+    assert_equal(theirs, ours, lambda s: joined(rename(s, TRANSFORMERS_V2_NAMES)), x, lambda y: y.logits)
