@@ -255,12 +255,14 @@ def test_learning_rate_is_linear_then_a_cosine():
     assert rates[-1] == pytest.approx(0.1, abs=1e-3)
 
 
-def test_what_does_not_decay():
-    model = swindow.create("swin_nano", absolute_position_size=(16, 16))
+@pytest.mark.parametrize("version", [{}, {"similarity": "cosine", "position_bias": "continuous", "qkv_bias": "qv"}])
+def test_what_does_not_decay(version):
+    model = swindow.create("swin_nano", absolute_position_size=(16, 16), **version)
     decay, no_decay = parameter_groups(model, 0.05)
     kept = {id(p) for p in no_decay["params"]}
     for name, p in model.named_parameters():
-        published = p.ndim == 1 or name.endswith((".bias", "position_bias.table", "position_embed.embedding"))
+        published = p.ndim == 1 or name.endswith((".bias", "position_bias.table", "embedding", "logit_scale"))
+        published = published or ".position_bias.mlp." in name
         assert (id(p) in kept) == published, name
     assert (decay["weight_decay"], no_decay["weight_decay"]) == (0.05, 0.0)
 

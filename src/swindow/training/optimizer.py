@@ -7,8 +7,9 @@ import math
 import torch
 from torch import nn
 
-# Position tables and embeddings (v1's relative_position_bias_table and absolute_pos_embed) do not decay.
-NO_DECAY = ("position_bias.", "position_embed.")
+# Position tables and embeddings (the official relative_position_bias_table, absolute_pos_embed; v2's cpb_mlp) and v2's
+# logit_scale do not decay.
+NO_DECAY = ("position_bias.", "position_embed.", "similarity.")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
