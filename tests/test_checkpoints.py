@@ -7,10 +7,12 @@ import resource
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 import swindow
 from swindow.checkpoints import replacing
+from swindow.checkpoints.tensors import resize_table
 from swindow.errors import CheckpointError, OutputError
 
 
@@ -53,6 +55,51 @@ def test_another_head(model, tmp_path):
     assert again.metadata == {}
     assert torch.equal(again.features(torch.ones(1, 1, 32, 32)), model.features(torch.ones(1, 1, 32, 32)))
     assert swindow.load(tmp_path / "m.safetensors", num_classes=0)(torch.zeros(1, 1, 32, 32)).shape == (1, 128)
+
+
+def test_a_resized_table_is_what_the_official_code_makes_of_it():
+    table = torch.randn(13 * 13, 3)
+    wanted = F.interpolate(table.T.view(1, 3, 13, 13), size=(23, 23), mode="bicubic").view(3, 529).T
+    assert torch.equal(resize_table(table, (7, 7), (12, 12)), wanted)
+    assert resize_table(table, (7, 7), (7, 7)) is table
+    ramp = torch.arange(5.0).view(1, 5, 1).expand(3, 5, 3).reshape(45, 1)  # grows along the second of three axes
+    assert resize_table(ramp, (2, 3, 2), (2, 5, 2)).view(3, 9, 3)[1, :, 1].diff().min() > 0
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_other_channels_keep_the_sum(channels, tmp_path):
+    first = swindow.create("swin_nano", num_classes=4).eval()
+    first.metadata = {"preprocess": {}}
+    swindow.save(first, tmp_path / "m.safetensors")
+    again = swindow.load(tmp_path / "m.safetensors", in_chans=channels)
+    grey = torch.randn(1, 1, 32, 32)
+    torch.testing.assert_close(again(grey.expand(1, channels, 32, 32)), first(grey.expand(1, 3, 32, 32)))
+    assert bool(again.load_report.resized) == (channels != 3)
+    assert ("preprocess" in again.metadata) == (channels == 3)
+
+
+def test_other_windows(tmp_path):
+    first = swindow.create("swin_nano", num_classes=4).eval()
+    swindow.save(first, tmp_path / "m.safetensors")
+    windows = (8, (4, 6), 4)
+    again = swindow.load(tmp_path / "m.safetensors", window_size=windows)
+    assert again.config.window_size == ((8, 8), (4, 6), (4, 4))
+    assert len(again.load_report.resized) == 4  # two blocks in each of two stages
+    tables = [stage.blocks[0].attn.position_bias.table for stage in again.stages]
+    assert [len(t) for t in tables] == [15 * 15, 7 * 11, 7 * 7]
+    assert torch.equal(tables[2], first.stages[2].blocks[0].attn.position_bias.table)
+    assert again(torch.zeros(1, 3, 50, 60)).shape == (1, 4)
+
+
+def test_other_windows_of_a_continuous_bias_keep_the_trained_one(tmp_path):
+    fields = {"qkv_bias": "qv", "similarity": "cosine", "position_bias": "continuous"}
+    first = swindow.create("swin_nano", num_classes=4, **fields).eval()
+    swindow.save(first, tmp_path / "m.safetensors")
+    again = swindow.load(tmp_path / "m.safetensors", window_size=6)
+    assert again.config.pretrained_window_size == ((4, 4),) * 3
+    assert again.load_report.resized == {}
+    bias, same = (m.stages[0].blocks[0].attn.position_bias for m in (first, again))
+    assert torch.equal(same((4, 4)), bias((4, 4)))  # offsets mean what they meant
 
 
 def broken(model, tmp_path):

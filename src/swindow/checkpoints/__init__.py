@@ -16,6 +16,7 @@ from ..errors import CheckpointError, ConfigError
 from ..models import SwinTransformer
 from .files import reason, replacing
 from .report import LoadReport
+from .tensors import adapt
 
 __all__ = ["LoadReport", "describe", "load", "replacing", "save"]
 
@@ -39,16 +40,23 @@ def save(model: SwinTransformer, path: str | Path) -> None:
         save_file(tensors, temporary, {"format": "pt", KEY: about})
 
 
-def load(source: str | Path, num_classes: int | None = None) -> SwinTransformer:
+def load(
+    source: str | Path, num_classes: int | None = None, in_chans: int | None = None, window_size: Any = None
+) -> SwinTransformer:
     """Returns the model that a file holds, in eval mode, fp32, on the CPU; ``model.load_report`` says what was done.
 
     Args:
         source: a .safetensors file written by ``swindow.save`` or ``swindow train``.
         num_classes: another number of classes: the head is replaced by a newly initialised one and the class names
             are dropped; 0 removes the head.
+        in_chans: another number of input channels: the patch embedding is adapted, the sum over channels kept, and the
+            preprocessing, made for the old number, is dropped.
+        window_size: other windows, as in SwinConfig: tables of position biases are resized, a continuous bias keeps
+            the windows that it was trained with.
 
     Raises:
         CheckpointError: the file is absent, broken, or of another kind, or its tensors do not fit its config.
+        ConfigError: ``in_chans`` or ``window_size`` is wrong.
 
     Example:
         >>> import tempfile, swindow
@@ -62,17 +70,26 @@ def load(source: str | Path, num_classes: int | None = None) -> SwinTransformer:
         config = SwinConfig.from_dict(about["config"])
     except ConfigError as error:
         raise CheckpointError(f"{source}: its config is not one this version knows: {error}") from error
+    resized: dict[str, str] = {}
     with torch.device("meta"):  # no initialisation is paid for
         model = SwinTransformer(config)
     _check(source, tensors, model.state_dict())
+    if in_chans is not None or window_size is not None:
+        tensors, config, resized = adapt(tensors, config, in_chans, window_size)
+        with torch.device("meta"):
+            model = SwinTransformer(config)
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     model.metadata = about["metadata"]
+    if "patch_embed.proj.weight" in resized:
+        model.metadata.pop("preprocess", None)
     dropped: dict[str, str] = {}
     fresh: tuple[str, ...] = ()
     if num_classes is not None and num_classes != config.num_classes:
         dropped = {name: "num_classes was given" for name in tensors if name.startswith("head.")}
         fresh = _replace_head(model, num_classes)
-    model.load_report = LoadReport(str(source), KEY, len(tensors) - len(dropped), dropped, fresh)
+    model.load_report = LoadReport(
+        str(source), KEY, len(tensors) - len(dropped) - len(resized), dropped, resized, fresh
+    )
     return model.eval()
 
 

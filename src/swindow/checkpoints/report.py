@@ -15,6 +15,7 @@ class LoadReport:
         layout: whose key names the file uses.
         matched: tensors taken as they were.
         dropped: key of the file to the reason why it was left out.
+        resized: keys of the model to what was done to their tensors.
         initialised: keys of the model that the file does not hold, newly initialised.
     """
 
@@ -22,6 +23,7 @@ class LoadReport:
     layout: str
     matched: int
     dropped: dict[str, str] = dataclasses.field(default_factory=dict)
+    resized: dict[str, str] = dataclasses.field(default_factory=dict)
     initialised: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""What becomes of single tensors when a model is loaded for another window or another number of channels."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import PerAxis, SwinConfig
+
+
+def resize_table(table: Tensor, window: PerAxis, new: PerAxis) -> Tensor:
+    """Returns a relative position bias table for another window: bicubic, as the official code does.
+
+    With one or three axes, for which there is no bicubic, linear and trilinear.
+
+    Args:
+        table: ((2M-1)(2M-1)..., h) for ``window``.
+        window, new: tokens per axis of the window it was made for, and of the one it is wanted for.
+
+    Returns:
+        The table for ``new``, in the same type.
+    """
+    if window == new:
+        return table
+    mode = {1: "linear", 2: "bicubic", 3: "trilinear"}[len(window)]
+    x = table.T.reshape(1, -1, *(2 * w - 1 for w in window)).float()  # (1, h, 2M-1, 2M-1)
+    x = F.interpolate(x, tuple(2 * w - 1 for w in new), mode=mode, align_corners=False)
+    return x.flatten(2)[0].T.to(table.dtype)
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """Returns the patch embedding's weight for another number of input channels, the sum over them kept.
+
+    An input that is the same in every channel gives the same tokens as before. Fewer channels each take an equal share
+    of the sum; more take the old ones in turn, each divided among its copies.
+
+    Args:
+        weight: (C, in_chans, *patch).
+        channels: the number wanted.
+
+    Example:
+        >>> adapt_channels(torch.tensor([[[1.0], [2.0], [3.0]]]), 4).flatten().tolist()
+        [0.5, 2.0, 3.0, 0.5]
+    """
+    old = weight.shape[1]
+    if channels < old:
+        return weight.sum(1, keepdim=True).repeat_interleave(channels, 1) / channels
+    turn = torch.arange(channels) % old
+    copies = turn.bincount(minlength=old)[turn].to(weight)  # (channels,)
+    return weight[:, turn] / copies.view(-1, *(1,) * (weight.ndim - 2))
+
+
+def adapt(
+    tensors: dict[str, Tensor], config: SwinConfig, in_chans: int | None, window_size: Any
+) -> tuple[dict[str, Tensor], SwinConfig, dict[str, str]]:
+    """Returns tensors and config for other channels and windows, and what was done to which tensor.
+
+    A table is resized; a continuous bias is left as it is and keeps the window that it was trained with.
+    """
+    done: dict[str, str] = {}
+    tensors = dict(tensors)
+    if in_chans is not None and in_chans != config.in_chans:
+        key = "patch_embed.proj.weight"
+        tensors[key] = adapt_channels(tensors[key], in_chans)
+        done[key] = f"from {config.in_chans} to {in_chans} channels, sum kept"
+        config = config.replace(in_chans=in_chans)
+    if window_size is not None:
+        wanted = config.replace(window_size=window_size)
+        for key, tensor in tensors.items():
+            if key.endswith("position_bias.table"):
+                stage = int(key.split(".")[1])
+                old, new = config.window_size[stage], wanted.window_size[stage]
+                tensors[key] = resize_table(tensor, old, new)
+                done |= {} if old == new else {key: f"from window {old} to {new}"}
+        if config.position_bias == "continuous" and config.pretrained_window_size is None:
+            wanted = dataclasses.replace(wanted, pretrained_window_size=config.window_size)
+        config = wanted
+    return tensors, config, done
