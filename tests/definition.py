@@ -20,6 +20,15 @@ from swindow.windows import SizeRule
 
 Place = tuple[int, ...]
 
+# The fields in which SwinV2 differs from Swin.
+V2 = {
+    "qkv_bias": "qv",
+    "similarity": "cosine",
+    "position_bias": "continuous",
+    "norm_placement": "post",
+    "merge_norm": "post",
+}
+
 
 class Problem(NamedTuple):
     """A map, the window and the shift that a block was built with, and the size rule."""

@@ -12,7 +12,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from definition import difference
+from definition import V2, difference
 
 from swindow import SwinConfig, SwinTransformer
 
@@ -88,8 +88,6 @@ def architecture(state, **fields):
     bias = "similarity.logit_scale" if continuous else "position_bias.table"
     heads = [state[f"stages.{i}.blocks.0.attn.{bias}"] for i in range(len(depths))]
     proj = state["patch_embed.proj.weight"]
-    post = {"qkv_bias": "qv", "similarity": "cosine", "position_bias": "continuous"}
-    post |= {"norm_placement": "post", "merge_norm": "post"}
     norms = tuple(i for i in range(len(depths)) if f"out_norms.{i}.weight" in state)
     return SwinConfig(
         embed_dim=proj.shape[0],
@@ -102,7 +100,7 @@ def architecture(state, **fields):
         patch_norm="patch_embed.norm.weight" in state,
         out_norms=bool(norms),
         out_indices=norms or None,
-        **{**(post if continuous else {}), **fields},
+        **{**(V2 if continuous else {}), **fields},
     )
 
 

@@ -9,18 +9,11 @@ import re
 
 import pytest
 import torch
-from definition import difference, randomise
+from definition import V2, difference, randomise
 from peers import peer
 
 from swindow import SwinConfig, SwinTransformer
 
-V2 = {
-    "qkv_bias": "qv",
-    "similarity": "cosine",
-    "position_bias": "continuous",
-    "norm_placement": "post",
-    "merge_norm": "post",
-}
 NARROW = SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=7, num_classes=5, drop_path_rate=0.0)
 NARROW_V2 = NARROW.replace(**V2, window_size=8)
 CLIP = NARROW.replace(patch_size=(2, 4, 4), window_size=((4, 3, 3),) * 2, merge_axes=(1, 2))

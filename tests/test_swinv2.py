@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from definition import RULES, Problem, difference, fit, keys_of, places, randomise, region
+from definition import RULES, V2, Problem, difference, fit, keys_of, places, randomise, region
 from torch import nn
 
 from swindow import ConfigError, InputError, SwinConfig, SwinTransformer, kernels
@@ -15,13 +15,6 @@ from swindow.models import SwinBlock
 from swindow.models.attention import QueryValueBias, ScaledCosine
 from swindow.models.position_bias import ContinuousPositionBias
 
-V2 = {
-    "qkv_bias": "qv",
-    "similarity": "cosine",
-    "position_bias": "continuous",
-    "norm_placement": "post",
-    "merge_norm": "post",
-}
 SMALL = SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4, patch_size=2, num_classes=5, **V2)
 
 
