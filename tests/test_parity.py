@@ -111,6 +111,17 @@ def test_a_narrow_model_is_that_of_transformers_with_all_gradients(size, window)
         assert difference(parameter.grad, gradients[name]) <= 1e-9, name
 
 
+@torch.no_grad()
+def test_a_call_changes_what_transformers_returns_later_and_never_what_we_do():
+    """At 56 pixels one window covers its second map; it then drops the shift there for good."""
+    theirs, ours = transformers_twin(NARROW, (112, 112))
+    x, small = torch.randn(1, 3, 112, 112), torch.randn(1, 3, 56, 56)
+    before, same = theirs(x).logits, ours(x)
+    theirs(small), ours(small)
+    assert difference(theirs(x).logits, before) > 2e-5  # more than what counts as equal
+    assert torch.equal(ours(x), same)
+
+
 # --- the official code, from files ------------------------------------------------------------------------------------
 
 OFFICIAL_NAMES = {
