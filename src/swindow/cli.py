@@ -202,20 +202,22 @@ def variants(json: bool = False) -> int:
         json: print the result as one JSON object on the last line.
     """
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for column in ("variant", "parameters", "pixels", "channels", "blocks", "heads", "window", "patch"):
+    for column in ("variant", "parameters", "pixels", "dim", "blocks", "heads", "window", "patch"):
         table.add_column(column, no_wrap=True)
     for name in variants_.list_variants():
         c = variants_.variant_config(name)
-        rows = (c.depths, c.num_heads, {w[0] for w in c.window_size}, {c.patch_size[0]})
         table.add_row(
             name,
             f"{variants_.PARAMETERS[name]:,}",
             str(variants_.image_size(name)),
             str(c.embed_dim),
-            *(" ".join(map(str, row)) for row in rows),
+            " ".join(map(str, c.depths)),
+            " ".join(map(str, c.num_heads)),
+            " ".join(dict.fromkeys(map(_side, c.window_size))),
+            _side(c.patch_size),
         )
     _console().print(table)
-    _say("parameters: with 1000 classes; pixels: the side of the images it is meant for, any size runs")
+    _say("parameters: with 1000 classes (video 400); pixels: the side of the images it is meant for, any size runs")
     if json:
         _json({name: variants_.variant_config(name).to_dict() for name in variants_.list_variants()})
     return 0
@@ -255,6 +257,11 @@ def _load_or_create(checkpoint: str) -> tuple[SwinTransformer, bool, int]:
         _say(f"{checkpoint} is the name of a variant: the weights are random, untrained")
     model = create(checkpoint).eval() if known else load(checkpoint)
     return model, not known, variants_.image_size(checkpoint)
+
+
+def _side(size: tuple[int, ...]) -> str:
+    """``7`` for (7, 7), ``8x7x7`` where the axes differ."""
+    return str(size[0]) if len(set(size)) == 1 else "x".join(map(str, size))
 
 
 def _console() -> Console:
