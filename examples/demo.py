@@ -1,4 +1,4 @@
-"""`make demo`: train swin_nano on real handwritten digits, evaluate, predict, explain. about 3 minutes on 2 cores.
+"""`make demo`: train swin_nano on real handwritten digits, evaluate, predict, explain. About 3 minutes on 2 cores.
 
 Every step is a command that you can give yourself; it is printed before it runs.
 """

@@ -118,7 +118,11 @@ def broken(model, tmp_path):
     save_file({**tensors, "norm.bias": torch.zeros(3)}, tmp_path / "shape.safetensors", about)
     unknown = {"swindow": json.dumps({"config": {"embed_dimm": 3}, "metadata": {}})}
     save_file(tensors, tmp_path / "config.safetensors", unknown)
+    save_file(tensors, tmp_path / "json.safetensors", {"swindow": "{"})
+    save_file(tensors, tmp_path / "keys.safetensors", {"swindow": "[]"})
     return {
+        "json.safetensors": "description is broken",
+        "keys.safetensors": "description is broken",
         "absent.safetensors": "no such file",
         "": "is a folder",
         "cut.safetensors": "not a whole safetensors file",

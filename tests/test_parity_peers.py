@@ -112,17 +112,23 @@ def v2_bias(ours):
     return found
 
 
+def torchvision_arguments(config):
+    return {
+        "patch_size": list(config.patch_size),
+        "embed_dim": config.embed_dim,
+        "depths": list(config.depths),
+        "num_heads": list(config.num_heads),
+        "window_size": list(config.window_size[0]),
+        "stochastic_depth_prob": 0.0,
+        "num_classes": config.num_classes,
+    }
+
+
 def torchvision_2d(config):
     tv = peer("torchvision.models.swin_transformer")
     v2 = {"block": tv.SwinTransformerBlockV2, "downsample_layer": tv.PatchMergingV2}
     return tv.SwinTransformer(
-        patch_size=list(config.patch_size),
-        embed_dim=config.embed_dim,
-        depths=list(config.depths),
-        num_heads=list(config.num_heads),
-        window_size=list(config.window_size[0]),
-        stochastic_depth_prob=0.0,
-        num_classes=config.num_classes,
+        **torchvision_arguments(config),
         **(v2 if config.similarity == "cosine" else {}),
     )
 
@@ -142,16 +148,7 @@ def test_torchvision(config, size):
 
 
 def torchvision_3d(config):
-    tv = peer("torchvision.models.video.swin_transformer")
-    return tv.SwinTransformer3d(
-        patch_size=list(config.patch_size),
-        embed_dim=config.embed_dim,
-        depths=list(config.depths),
-        num_heads=list(config.num_heads),
-        window_size=list(config.window_size[0]),
-        stochastic_depth_prob=0.0,
-        num_classes=config.num_classes,
-    )
+    return peer("torchvision.models.video.swin_transformer").SwinTransformer3d(**torchvision_arguments(config))
 
 
 @pytest.mark.parametrize("size", [(8, 24, 24), (7, 30, 41), (4, 24, 48), (2, 24, 24)])

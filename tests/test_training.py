@@ -303,6 +303,10 @@ def test_a_folder_with_a_foreign_model_or_a_broken_state_is_not_touched(tmp_path
     (settings.out / "state.pt").write_text("broken")
     with pytest.raises(CheckpointError, match="no state of a training run"):
         train(some_digits(), settings)
+    (settings.out / "notes.txt").write_text("mine")
+    train(some_digits(), settings, overwrite=True)  # what the errors say to try; it removes the files of runs only
+    assert swindow.load(settings.out / "model.safetensors").config.num_classes == 10
+    assert (settings.out / "notes.txt").read_text() == "mine"
 
 
 def test_divergence_is_an_error_that_says_what_to_try(tmp_path):

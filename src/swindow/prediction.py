@@ -52,12 +52,14 @@ def predict(
     device, training = next(model.parameters()).device, model.training
     found = []
     model.eval()
-    for start in range(0, len(images), batch_size):
-        x = torch.stack([prepare(image, how) for image in images[start : start + batch_size]])  # (B, C, H, W)
-        p, index = model(x.to(device)).float().softmax(-1).topk(min(top, model.config.num_classes))  # (B, top) each
-        found += [
-            Prediction(tuple(names[i] for i in row), tuple(values))
-            for row, values in zip(index.tolist(), p.tolist(), strict=True)
-        ]
-    model.train(training)
+    try:
+        for start in range(0, len(images), batch_size):
+            x = torch.stack([prepare(image, how) for image in images[start : start + batch_size]])  # (B, C, H, W)
+            p, index = model(x.to(device)).float().softmax(-1).topk(min(top, model.config.num_classes))  # (B, top) each
+            found += [
+                Prediction(tuple(names[i] for i in row), tuple(values))
+                for row, values in zip(index.tolist(), p.tolist(), strict=True)
+            ]
+    finally:
+        model.train(training)
     return found

@@ -124,7 +124,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: got weights without swindow's own description (keys: {first}, ...); "
             "expected a file written by 'swindow train' or swindow.save"
         )
-    return json.loads(about), tensors
+    try:
+        found = json.loads(about)
+        return {"config": dict(found["config"]), "metadata": dict(found["metadata"])}, tensors
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: its description is broken; expected a file written by swindow.save") from error
 
 
 def _check(source: str | Path, tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

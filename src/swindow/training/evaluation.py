@@ -49,7 +49,7 @@ def evaluate(
     """Returns how good a model is on the held-out split of some data.
 
     Args:
-        model: a model, or the path of a checkpoint.
+        model: a model, or the path of a checkpoint. A model is moved to ``device`` and left in evaluation mode.
         data: a Source, or what ``data.open_source`` takes: ``digits`` or a folder of class folders.
         batch_size: images per forward pass.
         device: as in TrainConfig.
@@ -58,6 +58,8 @@ def evaluate(
 
     Raises:
         CheckpointError, DataError: as ``load`` and ``open_source``; DataError too where the classes differ.
+        ConfigError: there is no such device.
+        InputError: the model has no head.
     """
     if not isinstance(model, SwinTransformer):
         model = load(model)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +30,8 @@ from .distributed import World, world
 from .evaluation import Evaluation, count, summary
 from .optimizer import adamw, learning_rate
 from .progress import Progress
+
+FILES = ("model.safetensors", "best.safetensors", "metrics.jsonl", "curves.png", "confusion.png", states.FILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def train(
     Args:
         data: a Source, or what ``data.open_source`` takes: ``digits`` or a folder of class folders.
         settings: the settings; TrainConfig's defaults if left out.
-        overwrite: removes what ``settings.out`` holds and starts afresh.
+        overwrite: removes the files of the run that ``settings.out`` holds and starts afresh.
         progress: is told how the run gets on.
 
     Raises:
@@ -279,11 +280,11 @@ def split(batch: list[int], parts: int) -> list[list[int]]:
 
 
 def _prepare_folder(out: Path, overwrite: bool) -> None:
-    """Makes the folder of a run; removes what a kill left half-written, or everything if it is to be overwritten."""
+    """Makes the folder of a run; removes what a kill left half-written and, to overwrite a run, the files of runs."""
     try:
-        if overwrite and (out / states.FILE).exists():
-            shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
+        for name in FILES if overwrite else ():  # and no others: the folder may hold somebody's notes
+            (out / name).unlink(missing_ok=True)
         for left in out.glob(".*.tmp"):
             left.unlink()
     except OSError as error:
