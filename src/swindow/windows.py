@@ -11,9 +11,10 @@ Letters used in shape comments everywhere:
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +83,7 @@ def resolve(grid: Sequence[int], window: Sequence[int], shift: Sequence[int], ru
         w = tuple(min(a, b) for a, b in zip(w, g))
     elif shrink == "min" and any(b <= a for a, b in zip(w, g)):
         w, s = tuple(min(a, min(g)) for a in w), (0,) * len(s)
-    padded = tuple(math.ceil(b / a) * a for a, b in zip(w, g))
+    padded = tuple(-(-b // a) * a for a, b in zip(w, g))
     one = (p == a for p, a in zip(padded, w))  # one window covers this axis
     s = tuple((min(b, a - 1) if shift_single else 0) if single else b for a, b, single in zip(w, s, one))
     return Geometry(g, padded, w, s, mask_padding)
@@ -178,13 +179,25 @@ def order(g: Geometry, device: torch.device | None = None) -> tuple[Tensor, Tens
         >>> gather.tolist(), scatter.tolist()
         ([3, 2, 1, 0], [3, 2, 1, 0])
     """
-    tokens = math.prod(g.grid)
-    index = torch.arange(tokens, device=device).view(1, *g.grid, 1) + 1
-    index = partition(cyclic_shift(pad(index, g), g.shift), g.window).flatten()  # 0 where padded
-    gather = torch.where(index == 0, tokens, index - 1)
-    scatter = torch.empty(tokens + 1, dtype=torch.int64, device=device)
-    scatter[gather] = torch.arange(len(gather), device=device)
-    return gather, scatter[:tokens]
+    gather, padding, window, token = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(4))
+    places = _places(g, device)
+    for axis, (n, p, w, s) in enumerate(zip(g.grid, g.padded, g.window, g.shift)):
+        source = (places[axis] + s) % p  # the token at i came from i + s
+        gather = gather * n + source
+        padding = padding + (source >= n)
+        i = (torch.arange(n, device=device).view(-1, *(1,) * (len(g.grid) - 1 - axis)) + p - s) % p  # and goes to i - s
+        window, token = window * (p // w) + i // w, token * w + i % w
+    gather = torch.where(padding > 0, math.prod(g.grid), gather)
+    return gather.flatten(), (window * math.prod(g.window) + token).flatten()
+
+
+def _places(g: Geometry, device: torch.device | None) -> list[Tensor]:
+    """For each axis, the place on it of every token in window order; they broadcast to (*windows, *window)."""
+    n, places = len(g.grid), []
+    for axis, (count, w) in enumerate(zip(g.windows, g.window)):
+        i = torch.arange(count, device=device)[:, None] * w + torch.arange(w, device=device)
+        places.append(i.view(count, *(1,) * (n - 1), w, *(1,) * (n - 1 - axis)))
+    return places
 
 
 def labels(g: Geometry, device: torch.device | None = None) -> Tensor:
@@ -201,16 +214,15 @@ def labels(g: Geometry, device: torch.device | None = None) -> Tensor:
         >>> labels(resolve((4,), (2,), (1,))).tolist()
         [[0, 0], [1, 2]]
     """
-    label = torch.zeros(1, *g.padded, 1, dtype=torch.int64, device=device)
+    label = torch.zeros(*g.windows, *g.window, dtype=torch.int64, device=device)
     padding = torch.zeros_like(label, dtype=torch.bool)
-    for axis, (n, p, w, s) in enumerate(zip(g.grid, g.padded, g.window, g.shift), start=1):
-        i = torch.arange(p, device=device).view(-1, *(1,) * (len(g.grid) + 1 - axis))
+    for i, n, p, w, s in zip(_places(g, device), g.grid, g.padded, g.window, g.shift):
         if s:
             label = 3 * label + (i >= p - w) + (i >= p - s)
         padding = padding | ((i + s) % p >= n)  # the token at i came from i + s
     if g.mask_padding:
         label = label.masked_fill(padding, 3 ** len(g.grid))
-    return partition(label, g.window)[0, :, :, 0]  # (nW, N)
+    return label.flatten(len(g.grid)).flatten(0, -2)  # (nW, N)
 
 
 def relative_position_index(window: Sequence[int], table: Sequence[int] | None = None) -> Tensor:
@@ -267,3 +279,32 @@ def log_spaced_offsets(window: Sequence[int], trained: Sequence[int]) -> Tensor:
     axes = [torch.arange(1 - w, w, dtype=torch.float64) * (8 / max(t - 1, 1)) for w, t in zip(window, trained)]
     x = torch.stack(torch.meshgrid(axes, indexing="ij"), -1).flatten(0, -2)  # ((2M-1)(2M-1), axes)
     return x.sign() * (1 + x.abs()).log2() / 3
+
+
+Made = TypeVar("Made")
+
+
+def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
+    """Decorates a function of sizes and a device that makes tensors: its last 64 results are kept.
+
+    It just runs while compiling and under a mode in which tensors hold nothing (FakeTensorMode).
+    """
+    # A tensor made in inference mode could not be saved for backward later.
+    cached = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(make))
+
+    @functools.wraps(make)
+    def get(*sizes: object) -> Made:
+        if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
+            return make(*sizes)
+        return cached(*sizes)
+
+    return get
+
+
+def known(sizes: Sequence[int]) -> bool:
+    """Returns whether sizes are numbers: a compiler or an exporter may keep them open and must not branch on them."""
+    if torch.compiler.is_dynamo_compiling():  # there a symbol passes for an int
+        from torch.fx.experimental.symbolic_shapes import has_static_value
+
+        return all(has_static_value(size) for size in sizes)
+    return all(isinstance(size, int) for size in sizes)

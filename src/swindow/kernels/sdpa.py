@@ -7,7 +7,6 @@ the last window, and the one before it where the shift moves padding into it.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from typing import NamedTuple
@@ -22,11 +21,11 @@ from .reference import Projection, Similarity
 
 
 class _Kind(NamedTuple):
-    """Windows of one kind, which stand side by side: their range, and which pairs attend (None: all)."""
+    """Windows that stand side by side: their range, and which pairs attend."""
 
     start: int
-    stop: int
-    allowed: Tensor | None  # (N, N) bool
+    stop: int | None  # None: to the last
+    allowed: Tensor | None  # (N, N) bool for all of them, or (nW, N, N); None: all pairs
 
 
 class _Plan(NamedTuple):
@@ -35,6 +34,7 @@ class _Plan(NamedTuple):
     gather: Tensor  # (nW * N,)
     scatter: Tensor  # (prod(grid),)
     kinds: tuple[_Kind, ...]
+    pads: bool
 
 
 def attend(
@@ -46,9 +46,9 @@ def attend(
     dropout: float = 0.0,
 ) -> Tensor:
     """See ``swindow.kernels.attend``."""
-    plan, heads, n = _plan(g, y), bias.shape[0], bias.shape[-1]
+    plan, heads, n = _plan(g, y.device), bias.shape[0], bias.shape[-1]
     x = y.flatten(1, -2)  # (B, H*W, C)
-    if g.pads:
+    if plan.pads:
         x = F.pad(x, [0, 0, 0, 1])  # one zero token, which every place of padding reads
     x = x.index_select(1, plan.gather)  # (B, nW*N, C)
     q, k, v = (
@@ -57,53 +57,66 @@ def attend(
     q, k = similarity(q, k)
     attended = []
     for start, stop, allowed in plan.kinds:
-        mask = bias if allowed is None else bias.masked_fill(~allowed, float("-inf"))
-        q_, k_, v_ = (t[:, start:stop].flatten(0, 1) for t in (q, k, v))  # (B*nW, h, N, d) each
-        x = F.scaled_dot_product_attention(q_, k_, v_, mask.to(q.dtype)[None], dropout, scale=1.0)
-        attended.append(x.transpose(1, 2).reshape(y.shape[0], -1, y.shape[-1]))  # (B, nW*N, C)
+        x = _attention(*(t[:, start:stop] for t in (q, k, v)), bias, allowed, dropout)  # (B, nW, h, N, d)
+        attended.append(x.transpose(2, 3).reshape(y.shape[0], -1, y.shape[-1]))  # (B, nW*N, C)
     x = attended[0] if len(attended) == 1 else torch.cat(attended, 1)
     return x.index_select(1, plan.scatter).unflatten(1, g.grid)  # (B, *grid, C)
 
 
-def _plan(g: Geometry, y: Tensor) -> _Plan:
-    """The plan of a geometry, from a bounded cache; made afresh while compiling and for subclasses (fake tensors)."""
-    if torch.compiler.is_compiling() or type(y) is not Tensor:
-        return _make_plan(g, y.device)
-    plan = _cached_plan(g, y.device)
-    if type(plan.gather) is not Tensor:  # made under a mode such as FakeTensorMode: right now, wrong later
-        _cached_plan.cache_clear()
-    return plan
+def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, allowed: Tensor | None, dropout: float) -> Tensor:
+    """Attention in windows, all (B, nW, h, N, d). With one mask for all, windows stand for batches, else for heads."""
+    one = allowed is None or allowed.ndim == 2
+    if one:
+        mask = bias if allowed is None else bias.masked_fill(~allowed, float("-inf"))  # (h, N, N)
+        q_, k_, v_ = (t.flatten(0, 1) for t in (q, k, v))  # (B*nW, h, N, d) each
+    else:
+        mask = bias.masked_fill(~allowed[:, None], float("-inf")).flatten(0, 1)  # (nW*h, N, N)
+        q_, k_, v_ = (t.flatten(1, 2) for t in (q, k, v))  # (B, nW*h, N, d) each
+    x = F.scaled_dot_product_attention(q_, k_, v_, mask.to(q.dtype)[None], dropout, scale=1.0)
+    return x.view(q.shape)
 
 
-@functools.lru_cache(maxsize=64)
-def _cached_plan(g: Geometry, device: torch.device) -> _Plan:
-    with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for backward later
-        return _make_plan(g, device)
-
-
-def _make_plan(g: Geometry, device: torch.device) -> _Plan:
+@windows.remembered
+def _plan(g: Geometry, device: torch.device) -> _Plan:
     """Sorts the windows of a geometry by kind and works out the order of tokens and the mask of each kind.
 
     The kinds follow from sizes, never from what a tensor holds, so that it runs where tensors hold nothing (meta,
-    fake tensors, export).
+    fake tensors).
     """
+    if torch.compiler.is_compiling():
+        return _plan_of_one_kind(g, device)
     gather, scatter = windows.order(g, device)
     region = windows.labels(g, device).unflatten(0, g.windows)  # (H/M, W/M, N)
     n = region.shape[-1]
     number = torch.arange(math.prod(g.windows), device=device).view(g.windows)  # (H/M, W/M)
     numbers: list[Tensor] = []
     kinds: list[_Kind] = []
+    start = 0
     for ranges in itertools.product(*(_ranges(g, axis) for axis in range(len(g.grid)))):
         place = tuple(slice(r.start, r.stop) for r in ranges)
         numbers.append(number[place].flatten())
         first = region[place].reshape(-1, n)[0]  # (N,)
         allowed = None if all(r.inside for r in ranges) else first[:, None] == first[None, :]
-        start = kinds[-1].stop if kinds else 0
-        kinds.append(_Kind(start, start + math.prod([r.stop - r.start for r in ranges]), allowed))
+        kinds.append(_Kind(start, start + len(numbers[-1]), allowed))
+        start += len(numbers[-1])
     order = torch.cat(numbers)  # (nW,) windows in their new order
     gather = gather.view(-1, n)[order].flatten()
     scatter = order.argsort()[scatter // n] * n + scatter % n
-    return _Plan(gather, scatter, tuple(kinds))
+    return _Plan(gather, scatter, tuple(kinds), g.pads)
+
+
+def _plan_of_one_kind(g: Geometry, device: torch.device) -> _Plan:
+    """A plan in which every window has a mask of its own: plain arithmetic, which a compiler folds into other work.
+
+    Where sizes are open, nothing is decided by them: one compiled model serves all.
+    """
+    gather, scatter = windows.order(g, device)
+    pads = not windows.known(g.grid) or g.pads
+    allowed = None
+    if any(g.shift) or (g.mask_padding and pads):
+        region = windows.labels(g, device)  # (nW, N)
+        allowed = region[:, :, None] == region[:, None, :]  # (nW, N, N)
+    return _Plan(gather, scatter, (_Kind(0, None, allowed),), pads)
 
 
 class _Range(NamedTuple):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import windows
 from ..config import PerAxis, SwinConfig
 from ..errors import InputError
+from ..windows import Geometry, SizeRule
 from .norms import NORMS
 
 
@@ -38,7 +39,7 @@ class PatchEmbed(nn.Module):
         """
         self._check(x)
         if self.pads:
-            x = pad_to_multiple(x, self.patch_size, first=2)
+            x = pad_to_multiple(x, self.patch_size)
         x = self.proj(x).movedim(1, -1)  # (B, *grid, C)
         x = self.norm(x)
         return x
@@ -99,22 +100,32 @@ class PatchMerging(nn.Module):
 
     def neighbours(self, x: Tensor) -> Tensor:
         """Returns every 2x2 neighbourhood's channels side by side: (B, H, W, C) to (B, H/2, W/2, 4C)."""
-        step = [2 if axis in self.axes else 1 for axis in range(x.ndim - 2)]
-        x = pad_to_multiple(x.movedim(-1, 1), step, first=2).movedim(1, -1)
-        parts = []
-        for offset in itertools.product((0, 1), repeat=len(self.axes)):
-            part = x
-            for axis, start in zip(
-                self.axes, reversed(offset), strict=True
-            ):  # product runs its last fastest, we the first
-                part = part[(slice(None),) * (axis + 1) + (slice(start, None, 2),)]
-            parts.append(part)
-        return torch.cat(parts, -1)
+        grid = tuple(x.shape[1:-1])
+        step = tuple(2 if axis in self.axes else 1 for axis in range(len(grid)))
+        g = windows.resolve(grid, step, (0,) * len(grid), SizeRule(mask_padding=False))
+        x = x.flatten(1, -2)  # (B, H*W, C)
+        if not windows.known(grid) or g.pads:
+            x = F.pad(x, [0, 0, 0, 1])  # one zero token, which every place of padding reads
+        return x.index_select(1, _neighbours(g, x.device)).view(x.shape[0], *g.windows, -1)
 
 
-def pad_to_multiple(x: Tensor, step: PerAxis | list[int], first: int) -> Tensor:
-    """Pads the axes from ``first`` to the last with zeros at their ends, to multiples of ``step``."""
-    missing = [-size % s for size, s in zip(x.shape[first:], step, strict=True)]
-    if not any(missing):
-        return x
-    return F.pad(x, [v for m in reversed(missing) for v in (0, m)])
+@windows.remembered
+def _neighbours(g: Geometry, device: torch.device) -> Tensor:
+    """The order in which neighbourhoods stand side by side, the first axis fastest in each: (H*W,)."""
+    gather, _ = windows.order(g, device)
+    n = len(g.window)
+    return gather.view(-1, *g.window).permute(0, *range(n, 0, -1)).flatten()
+
+
+def pad_to_multiple(x: Tensor, step: PerAxis) -> Tensor:
+    """Pads an image (B, in_chans, *pixels) with zeros at the bottom and right, to multiples of ``step``."""
+    pixels = x.shape[2:]
+    if windows.known(pixels):
+        missing = [-size % s for size, s in zip(pixels, step, strict=True)]
+        return F.pad(x, [v for m in reversed(missing) for v in (0, m)]) if any(missing) else x
+    for axis, (size, s) in enumerate(zip(pixels, step, strict=True), start=2):
+        # A gather whose length is a plain multiple: symbols that a compiler has to think about stay short.
+        i = torch.arange(-(-size // s) * s, device=x.device)
+        outside = (i >= size).view(-1, *(1,) * (x.ndim - 1 - axis))
+        x = x.index_select(axis, i.clamp(max=size - 1)).masked_fill(outside, 0)
+    return x

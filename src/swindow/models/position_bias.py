@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -31,7 +30,7 @@ class RelativePositionBias(nn.Module):
 
     def forward(self, window: PerAxis) -> Tensor:
         """Returns the bias (h, N, N) for a window up to the table's own; a smaller one reads the table's centre."""
-        index = _index(window, self.window, self.table)
+        index = _index(window, self.window, self.table.device)
         return self.table[index].permute(2, 0, 1)  # (h, N, N)
 
 
@@ -60,20 +59,9 @@ class ContinuousPositionBias(nn.Module):
         with torch.autocast(weight.device.type, enabled=False):
             offsets = windows.log_spaced_offsets(window, self.window).to(weight)  # ((2M-1)(2M-1), axes)
             table = 16 * self.mlp(offsets).sigmoid()  # ((2M-1)(2M-1), h)
-        return table[_index(window, window, weight)].permute(2, 0, 1)  # (h, N, N)
+        return table[_index(window, window, weight.device)].permute(2, 0, 1)  # (h, N, N)
 
 
-def _index(window: PerAxis, of: PerAxis, table: Tensor) -> Tensor:
-    """``windows.relative_position_index``, remembered but while compiling and for subclasses (fake tensors)."""
-    if torch.compiler.is_compiling() or type(table) not in (Tensor, nn.Parameter):
-        return windows.relative_position_index(window, of).to(table.device)
-    index = _cached_index(window, of, table.device)
-    if type(index) is not Tensor:  # made under a mode such as FakeTensorMode: right now, wrong later
-        _cached_index.cache_clear()
-    return index
-
-
-@functools.lru_cache(maxsize=64)
-def _cached_index(window: PerAxis, of: PerAxis, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for backward later
-        return windows.relative_position_index(window, of).to(device)
+@windows.remembered
+def _index(window: PerAxis, of: PerAxis, device: torch.device) -> Tensor:
+    return windows.relative_position_index(window, of).to(device)
