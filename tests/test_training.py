@@ -98,6 +98,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
         assert_same_weights(tmp_path / "a", tmp_path / "c")
 
 
+def test_gradient_checkpointing_changes_no_weight(tmp_path):
+    settings = small(tmp_path, epochs=1, drop_path_rate=0.3)
+    for name, forget in (("a", False), ("b", True)):
+        train(some_digits(), dataclasses.replace(settings, out=tmp_path / name, grad_checkpointing=forget))
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+
+
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 5])
 def test_a_stopped_run_ends_as_if_it_never_was(tmp_path, stop_at):
     source = some_digits()

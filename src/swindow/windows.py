@@ -11,10 +11,9 @@ Letters used in shape comments everywhere:
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -279,32 +278,3 @@ def log_spaced_offsets(window: Sequence[int], trained: Sequence[int]) -> Tensor:
     axes = [torch.arange(1 - w, w, dtype=torch.float64) * (8 / max(t - 1, 1)) for w, t in zip(window, trained)]
     x = torch.stack(torch.meshgrid(axes, indexing="ij"), -1).flatten(0, -2)  # ((2M-1)(2M-1), axes)
     return x.sign() * (1 + x.abs()).log2() / 3
-
-
-Made = TypeVar("Made")
-
-
-def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
-    """Decorates a function of sizes and a device that makes tensors: its last 64 results are kept.
-
-    It just runs while compiling and under a mode in which tensors hold nothing (FakeTensorMode).
-    """
-    # A tensor made in inference mode could not be saved for backward later.
-    cached = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(make))
-
-    @functools.wraps(make)
-    def get(*sizes: object) -> Made:
-        if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
-            return make(*sizes)
-        return cached(*sizes)
-
-    return get
-
-
-def known(sizes: Sequence[int]) -> bool:
-    """Returns whether sizes are numbers: a compiler or an exporter may keep them open and must not branch on them."""
-    if torch.compiler.is_dynamo_compiling():  # there a symbol passes for an int
-        from torch.fx.experimental.symbolic_shapes import has_static_value
-
-        return all(has_static_value(size) for size in sizes)
-    return all(isinstance(size, int) for size in sizes)

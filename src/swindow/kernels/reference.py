@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import windows
+from ..precision import full_precision, wide
 from ..windows import Geometry
 
 Projection = Callable[[Tensor], Tensor]  # (..., C) to (..., 3C)
@@ -60,9 +61,10 @@ def _softmax(
     g: Geometry,
     similarity: Similarity,
 ) -> Tensor:
-    """Softmax(similarity(Q, K) + B) with the mask, (B, nW, h, N, N)."""
+    """Softmax(similarity(Q, K) + B) with the mask, (B, nW, h, N, N); logits and softmax in fp32 at least."""
     q, k = similarity(q, k)
-    logits = q @ k.transpose(-2, -1) + bias
     region = windows.labels(g, q.device)  # (nW, N)
     apart = region[:, :, None] != region[:, None, :]  # (nW, N, N)
-    return logits.masked_fill(apart[:, None], float("-inf")).softmax(-1)
+    with full_precision(q):
+        logits = wide(q) @ wide(k).transpose(-2, -1) + bias
+        return logits.masked_fill(apart[:, None], float("-inf")).softmax(-1).to(q.dtype)

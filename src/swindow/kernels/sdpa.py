@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import windows
+from ..caching import known, remembered
 from ..windows import Geometry
 from .reference import Projection, Similarity
 
@@ -57,7 +58,8 @@ def attend(
     q, k = similarity(q, k)
     attended = []
     for start, stop, allowed in plan.kinds:
-        x = _attention(*(t[:, start:stop] for t in (q, k, v)), bias, allowed, dropout)  # (B, nW, h, N, d)
+        q_, k_, v_ = (t[:, start:stop] for t in (q, k, v))
+        x = _attention(q_, k_, v_, bias, allowed, dropout)  # (B, nW, h, N, d)
         attended.append(x.transpose(2, 3).reshape(y.shape[0], -1, y.shape[-1]))  # (B, nW*N, C)
     x = attended[0] if len(attended) == 1 else torch.cat(attended, 1)
     return x.index_select(1, plan.scatter).unflatten(1, g.grid)  # (B, *grid, C)
@@ -65,8 +67,7 @@ def attend(
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, allowed: Tensor | None, dropout: float) -> Tensor:
     """Attention in windows, all (B, nW, h, N, d). With one mask for all, windows stand for batches, else for heads."""
-    one = allowed is None or allowed.ndim == 2
-    if one:
+    if allowed is None or allowed.ndim == 2:
         mask = bias if allowed is None else bias.masked_fill(~allowed, float("-inf"))  # (h, N, N)
         q_, k_, v_ = (t.flatten(0, 1) for t in (q, k, v))  # (B*nW, h, N, d) each
     else:
@@ -76,7 +77,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, allowed: Tensor | 
     return x.view(q.shape)
 
 
-@windows.remembered
+@remembered
 def _plan(g: Geometry, device: torch.device) -> _Plan:
     """Sorts the windows of a geometry by kind and works out the order of tokens and the mask of each kind.
 
@@ -111,7 +112,7 @@ def _plan_of_one_kind(g: Geometry, device: torch.device) -> _Plan:
     Where sizes are open, nothing is decided by them: one compiled model serves all.
     """
     gather, scatter = windows.order(g, device)
-    pads = not windows.known(g.grid) or g.pads
+    pads = not known(g.grid) or g.pads
     allowed = None
     if any(g.shift) or (g.mask_padding and pads):
         region = windows.labels(g, device)  # (nW, N)

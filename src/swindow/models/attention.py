@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..config import SwinConfig
+from ..precision import full_precision, wide
 from ..windows import Geometry
 from .position_bias import ContinuousPositionBias, RelativePositionBias
 
@@ -39,10 +40,9 @@ class ScaledCosine(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Returns queries of length ``scale`` and keys of length 1; both (..., h, N, d)."""
-        with torch.autocast(q.device.type, enabled=False):
-            wide = torch.promote_types(q.dtype, torch.float32)
-            scale = self.logit_scale.to(wide).clamp(max=self.LARGEST).exp()  # (h, 1, 1)
-            long, unit = F.normalize(q.to(wide), dim=-1) * scale, F.normalize(k.to(wide), dim=-1)
+        with full_precision(q):
+            scale = wide(self.logit_scale).clamp(max=self.LARGEST).exp()  # (h, 1, 1)
+            long, unit = F.normalize(wide(q), dim=-1) * scale, F.normalize(wide(k), dim=-1)
         return long.to(q.dtype), unit.to(k.dtype)
 
 

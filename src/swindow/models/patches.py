@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import windows
+from ..caching import known, remembered
 from ..config import PerAxis, SwinConfig
 from ..errors import InputError
 from ..windows import Geometry, SizeRule
@@ -104,12 +105,12 @@ class PatchMerging(nn.Module):
         step = tuple(2 if axis in self.axes else 1 for axis in range(len(grid)))
         g = windows.resolve(grid, step, (0,) * len(grid), SizeRule(mask_padding=False))
         x = x.flatten(1, -2)  # (B, H*W, C)
-        if not windows.known(grid) or g.pads:
+        if not known(grid) or g.pads:
             x = F.pad(x, [0, 0, 0, 1])  # one zero token, which every place of padding reads
         return x.index_select(1, _neighbours(g, x.device)).view(x.shape[0], *g.windows, -1)
 
 
-@windows.remembered
+@remembered
 def _neighbours(g: Geometry, device: torch.device) -> Tensor:
     """The order in which neighbourhoods stand side by side, the first axis fastest in each: (H*W,)."""
     gather, _ = windows.order(g, device)
@@ -120,7 +121,7 @@ def _neighbours(g: Geometry, device: torch.device) -> Tensor:
 def pad_to_multiple(x: Tensor, step: PerAxis) -> Tensor:
     """Pads an image (B, in_chans, *pixels) with zeros at the bottom and right, to multiples of ``step``."""
     pixels = x.shape[2:]
-    if windows.known(pixels):
+    if known(pixels):
         missing = [-size % s for size, s in zip(pixels, step, strict=True)]
         return F.pad(x, [v for m in reversed(missing) for v in (0, m)]) if any(missing) else x
     for axis, (size, s) in enumerate(zip(pixels, step, strict=True), start=2):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import windows
+from ..caching import remembered
 from ..config import PerAxis
+from ..precision import full_precision, wide
 
 
 class RelativePositionBias(nn.Module):
@@ -37,7 +40,8 @@ class RelativePositionBias(nn.Module):
 class ContinuousPositionBias(nn.Module):
     """16 sigmoid(MLP(offset)), the offset on a logarithmic scale: a bias for any window (SwinV2 section 3.3).
 
-    Computed in fp32 whatever the autocast: coordinates differ by less than half precision can tell.
+    Computed in fp32 at least, whatever the autocast and the type of the weights: half precision cannot tell
+    coordinates apart.
 
     Args:
         window: the window that it is trained with; its offsets run from -8 to 8 before the logarithm.
@@ -54,14 +58,20 @@ class ContinuousPositionBias(nn.Module):
         )
 
     def forward(self, window: PerAxis) -> Tensor:
-        """Returns the bias (h, N, N) for any window."""
-        weight: Tensor = next(self.parameters())
-        with torch.autocast(weight.device.type, enabled=False):
-            offsets = windows.log_spaced_offsets(window, self.window).to(weight)  # ((2M-1)(2M-1), axes)
-            table = 16 * self.mlp(offsets).sigmoid()  # ((2M-1)(2M-1), h)
+        """Returns the bias (h, N, N) for any window, in fp32 at least."""
+        weight, bias, out = (wide(p) for p in self.mlp.parameters())
+        with full_precision(weight):
+            offsets = _offsets(window, self.window, weight.device).to(weight.dtype)  # ((2M-1)(2M-1), axes)
+            x = F.linear(offsets, weight, bias).relu()
+            table = 16 * F.linear(x, out).sigmoid()  # ((2M-1)(2M-1), h)
         return table[_index(window, window, weight.device)].permute(2, 0, 1)  # (h, N, N)
 
 
-@windows.remembered
+@remembered
+def _offsets(window: PerAxis, trained: PerAxis, device: torch.device) -> Tensor:
+    return windows.log_spaced_offsets(window, trained).to(device)
+
+
+@remembered
 def _index(window: PerAxis, of: PerAxis, device: torch.device) -> Tensor:
     return windows.relative_position_index(window, of).to(device)

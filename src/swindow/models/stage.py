@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..config import SwinConfig
 from .block import SwinBlock
@@ -18,15 +20,21 @@ class SwinStage(nn.Module):
         config: the model's config.
         i: which stage, from 0.
         drop_path: stochastic depth of each of its blocks (fraction).
+
+    Attributes:
+        grad_checkpointing: whether every block forgets what backward needs of its inside and works it out again there.
     """
 
     def __init__(self, config: SwinConfig, i: int, drop_path: Sequence[float]) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*(SwinBlock(config, i, j, rate) for j, rate in enumerate(drop_path)))
+        self.grad_checkpointing = False
         last = i == config.num_stages - 1
         self.merge = nn.Identity() if last else PatchMerging(config, i)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the stage's map (B, *grid, C), and what goes on to the next: merged (B, *grid/2, 2C)."""
-        x = self.blocks(x)
+        forget = self.grad_checkpointing and torch.is_grad_enabled()
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if forget else block(x)
         return x, self.merge(x)

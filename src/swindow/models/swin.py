@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import SwinConfig
+from ..errors import ConfigError
 from .block import SwinBlock
 from .patches import PatchEmbed
 from .stage import SwinStage
@@ -104,6 +105,25 @@ class SwinTransformer(nn.Module):
         for module in self._frozen():
             module.eval()
         return self
+
+    def set_grad_checkpointing(self, stages: bool | Sequence[int] = True) -> None:
+        """Trades time for memory in training: the chosen stages keep only the input of every block for backward.
+
+        What else backward needs is worked out again, block by block, with the same random numbers: gradients stay
+        the same.
+
+        Args:
+            stages: the stages, from 0; True: all, False: none.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
+        count = self.config.num_stages
+        chosen = (range(count) if stages else ()) if isinstance(stages, bool) else stages
+        if any(i not in range(count) for i in chosen):
+            raise ConfigError(f"set_grad_checkpointing: got stages {tuple(chosen)}, expected numbers below {count}")
+        for i, stage in enumerate(self.stages):
+            cast("SwinStage", stage).grad_checkpointing = i in chosen
 
     def _last_norm(self, x: Tensor) -> Tensor:
         last = str(self.config.num_stages - 1)

@@ -19,6 +19,8 @@ class TrainConfig:
         out: the folder for everything the run makes. A run that was stopped there goes on.
         epochs: passes over the training images.
         batch_size: images per step, over all processes and accumulated parts together.
+        grad_checkpointing: work out again in backward what the inside of a block needs, instead of keeping it: less
+            memory, more time, the same result.
         accumulate: parts that a batch is worked through in, to save memory; the result stays the same.
         lr: the highest learning rate, reached after the warm-up; what suits the data by default.
         min_lr: the learning rate at the end of the cosine.
@@ -43,6 +45,7 @@ class TrainConfig:
     out: Path = Path("runs/train")
     epochs: int = 30
     batch_size: int = 32
+    grad_checkpointing: bool = False
     accumulate: int = 1
     lr: float | None = None
     min_lr: float = 1e-5
@@ -88,5 +91,5 @@ class TrainConfig:
 
     def identity(self) -> dict[str, Any]:
         """Returns the settings that decide the result, as JSON values: a stopped run goes on only where they agree."""
-        free = ("out", "workers", "save_minutes", "verify")
+        free = ("out", "workers", "save_minutes", "verify", "grad_checkpointing")
         return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(self).items() if k not in free}

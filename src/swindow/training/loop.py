@@ -264,6 +264,7 @@ def build(source: Source, settings: TrainConfig) -> tuple[SwinTransformer, Prepr
             how = dataclasses.replace(how, size=(settings.image_size,) * 2)
         model = SwinTransformer(start.config.replace(**rate))
         model.load_state_dict(start.state_dict())
+    model.set_grad_checkpointing(settings.grad_checkpointing)
     model.metadata = {"class_names": list(source.classes), "preprocess": how.to_dict(), "data": source.name}
     return model, how
 

@@ -1,0 +1,38 @@
+"""Tensors that follow from sizes alone: made once and remembered, or made anew where a compiler keeps sizes open."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Made = TypeVar("Made")
+
+
+def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
+    """Decorates a function of sizes and a device that makes tensors: its last 64 results are kept.
+
+    It just runs while compiling and under a mode in which tensors hold nothing (FakeTensorMode).
+    """
+    # A tensor made in inference mode could not be saved for backward later.
+    cached = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(make))
+
+    @functools.wraps(make)
+    def get(*sizes: object) -> Made:
+        if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
+            return make(*sizes)
+        return cached(*sizes)
+
+    return get
+
+
+def known(sizes: Sequence[int]) -> bool:
+    """Returns whether sizes are numbers: a compiler or an exporter may keep them open and must not branch on them."""
+    if torch.compiler.is_dynamo_compiling():  # there a symbol passes for an int
+        from torch.fx.experimental.symbolic_shapes import has_static_value
+
+        return all(has_static_value(size) for size in sizes)
+    return all(isinstance(size, int) for size in sizes)

@@ -1,0 +1,17 @@
+"""Where half precision is not enough: logits, softmax, exp and coordinates are computed in fp32 at least."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """Returns ``x`` in fp32, or as it is where it is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """Returns a context in which autocast is off on the device of ``x``."""
+    device = x.device.type
+    return torch.autocast("cpu" if device == "meta" else device, enabled=False)  # meta has no autocast of its own
