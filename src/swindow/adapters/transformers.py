@@ -91,6 +91,12 @@ class SwindowBackbone(BackboneMixin, PreTrainedModel):
             return (maps,) if hidden is None else (maps, hidden)
         return BackboneOutput(feature_maps=maps, hidden_states=hidden)
 
+    def train(self, mode: bool = True) -> SwindowBackbone:
+        """Sets training or evaluation mode; what is frozen or not used stays so (``from_pretrained`` unfreezes it)."""
+        super().train(mode)
+        freeze_unused(self.model)
+        return self
+
     def _init_weights(self, module: nn.Module) -> None:
         if module is self.model:
             self.model.reset_parameters()

@@ -100,10 +100,10 @@ class SwinTransformer(nn.Module):
         return [(self.out_norms[i](y) if i in self.out_norms else y).movedim(-1, 1) for i, y in chosen]
 
     def train(self, mode: bool = True) -> SwinTransformer:
-        """Sets training or evaluation mode; what is frozen stays in evaluation mode."""
+        """Sets training or evaluation mode; what is frozen stays in evaluation mode and gets no gradient."""
         super().train(mode)
         for module in self._frozen():
-            module.eval()
+            module.eval().requires_grad_(False)
         return self
 
     def set_grad_checkpointing(self, stages: bool | Sequence[int] = True) -> None:
