@@ -1,0 +1,130 @@
+"""Equal to MONAI's Swin encoder for volumes (and slices) on the same random weights: every map, and all gradients."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from definition import difference, randomise
+from peers import peer
+
+from swindow import SwinConfig, SwinTransformer
+
+NAMES = (
+    (r"^layers(\d+)\.0\.", lambda m: f"stages.{int(m[1]) - 1}."),
+    (r"\.downsample\.", ".merge."),
+    (r"\.relative_position_bias_table", ".position_bias.table"),
+    (r"\.mlp\.linear(\d)\.", r".mlp.fc\1."),
+)
+# The order of the neighbours that its two kinds of merging concatenate, by their place on each axis.
+MERGINGS = {
+    (3, "mergingv2"): [*itertools.product((0, 1), repeat=3)],
+    (3, "merging"): [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)],
+    (2, "mergingv2"): [(0, 0), (1, 0), (0, 1), (1, 1)],
+}
+
+
+def ours_and_theirs(axes, merging, chans, window):
+    monai = peer("monai.networks.nets.swin_unetr")
+    peer("einops")
+    theirs = monai.SwinTransformer(
+        in_chans=chans,
+        embed_dim=8,
+        window_size=(window,) * axes,
+        patch_size=(2,) * axes,
+        depths=(2, 2, 2, 2),
+        num_heads=(1, 2, 2, 4),
+        spatial_dims=axes,
+        downsample=merging,
+    )
+    config = SwinConfig(
+        embed_dim=8,
+        depths=(2, 2, 2, 2),
+        num_heads=(1, 2, 2, 4),
+        window_size=window,
+        patch_size=(2,) * axes,
+        merge_axes=tuple(range(axes)),
+        in_chans=chans,
+        num_classes=0,
+        patch_norm=False,
+        drop_path_rate=0.0,
+        shrink="axis",
+        mask_padding=False,
+    )
+    return randomise(theirs).double().eval(), SwinTransformer(config).double().eval()
+
+
+def renamed(tensors, axes, merging):
+    """Their tensors under our names, in our order of neighbours; ours has no fourth merging."""
+    theirs = MERGINGS[axes, merging]
+    order = [theirs.index(tuple(reversed(place))) for place in itertools.product((0, 1), repeat=axes)]
+    found = {}
+    for key, value in tensors.items():
+        for old, new in NAMES:
+            key = re.sub(old, new, key)
+        if key.endswith("relative_position_index") or key.startswith("stages.3.merge."):
+            continue
+        if ".merge." in key:
+            value = value.unflatten(-1, (2**axes, -1))[..., order, :].flatten(-2)
+        found[key] = value
+    return found
+
+
+def our_maps(model, x):
+    """What MONAI returns: the embedding and each merged map, through a LayerNorm without parameters."""
+    x = model.patch_embed(x)
+    maps = [x]
+    for stage in model.stages:
+        _, x = stage(x)
+        maps.append(x)
+    return [F.layer_norm(m, m.shape[-1:]).movedim(-1, 1) for m in maps[:-1]]
+
+
+@pytest.mark.parametrize("merging", ["merging", "mergingv2"])
+@pytest.mark.parametrize(
+    ("size", "chans", "window"),
+    [((32, 32, 32), 1, 2), ((19, 22, 17), 1, 2), ((8, 32, 16), 4, 2), ((34, 30, 22), 2, 3), ((32, 48, 48), 1, 4)],
+)
+def test_monai_volumes(size, chans, window, merging):
+    """Where a map shrinks the window on its first axis alone, or on none: there its slice of the bias is right."""
+    theirs, ours = ours_and_theirs(3, merging, chans, window)
+    ours.load_state_dict({**ours.state_dict(), **renamed(theirs.state_dict(), 3, merging)})
+    inputs = [torch.randn(1, chans, *size, dtype=torch.float64).requires_grad_() for _ in range(1)]
+    inputs.append(inputs[0].detach().clone().requires_grad_())
+    expected, found = theirs(inputs[0])[:-1], our_maps(ours, inputs[1])
+    cotangents = [torch.randn_like(m) for m in expected]
+    for a, b in zip(found, expected, strict=True):
+        assert difference(a, b) <= 1e-9
+    torch.autograd.backward(expected, cotangents)
+    torch.autograd.backward(found, cotangents)
+    assert difference(inputs[1].grad, inputs[0].grad) <= 1e-9
+    gradients = renamed({n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}, 3, merging)
+    reached = {name: p.grad for name, p in ours.named_parameters() if p.grad is not None}
+    assert set(gradients) == set(reached)
+    for name, gradient in reached.items():
+        assert difference(gradient, gradients[name]) <= 1e-9, name
+
+
+@torch.no_grad()
+def test_monai_slices():
+    theirs, ours = ours_and_theirs(2, "mergingv2", 1, 4)
+    ours.load_state_dict({**ours.state_dict(), **renamed(theirs.state_dict(), 2, "mergingv2")})
+    x = torch.randn(2, 1, 70, 90, dtype=torch.float64)
+    for a, b in zip(our_maps(ours, x), theirs(x)[:-1], strict=True):
+        assert difference(a, b) <= 1e-9
+
+
+@torch.no_grad()
+def test_monai_slices_the_bias_wrongly_where_another_axis_than_the_first_shrinks():
+    theirs, ours = ours_and_theirs(3, "mergingv2", 1, 4)
+    ours.load_state_dict({**ours.state_dict(), **renamed(theirs.state_dict(), 3, "mergingv2")})
+    x = torch.randn(1, 1, 16, 16, 6, dtype=torch.float64)  # 3 tokens under a window of 4 on the last axis
+    expected, found = theirs(x), our_maps(ours, x)
+    assert difference(found[0], expected[0]) <= 1e-9
+    assert difference(found[1], expected[1]) > 1e-3
+    padded = SwinTransformer(ours.config.replace(shrink=None, mask_padding=True)).double().eval()
+    padded.load_state_dict(ours.state_dict())  # never shrinks, and masks what it pads: the definition
+    assert difference(found[1], our_maps(padded, x)[1]) <= 1e-9
