@@ -1,7 +1,9 @@
 """The law: attention by cyclic shift and mask is attention over the irregular, unshifted windows, token by token."""
 
+import contextlib
 import itertools
 import math
+from unittest import mock
 
 import definition
 import pytest
@@ -17,9 +19,24 @@ from swindow import kernels, windows
 from swindow.errors import ConfigError
 from swindow.models import RelativePositionBias
 from swindow.models.attention import ScaledDotProduct
+from swindow.models.position_bias import ContinuousPositionBias
 from swindow.windows import SizeRule
 
 KERNELS = sorted(kernels.KERNELS)
+WAYS = [*KERNELS, "sdpa, compiled", "sdpa, compiled for any size"]
+
+
+@contextlib.contextmanager
+def running(way):
+    """Runs on a kernel, also in the form that it has while it is compiled."""
+    kernel, _, compiled = way.partition(", ")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(kernels.using(kernel))
+        if compiled:
+            stack.enter_context(mock.patch.object(torch.compiler, "is_compiling", return_value=True))
+        if compiled == "compiled for any size":
+            stack.enter_context(mock.patch.object(kernels.sdpa, "known", return_value=False))
+        yield
 
 
 class Setting:
@@ -40,8 +57,8 @@ class Setting:
     def arguments(self, similarity=None):
         return self.y, self.qkv, self.position_bias(self.g.window), self.g, similarity or ScaledDotProduct()
 
-    def attend(self, kernel, similarity=None):
-        with kernels.using(kernel):
+    def attend(self, way, similarity=None):
+        with running(way):
             return kernels.attend(*self.arguments(similarity))
 
     def gradients(self, out):
@@ -58,7 +75,7 @@ def assert_equal(ours, theirs, setting, forward=1e-9, backward=1e-9):
 # --- the law ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=60)
 @given(problems(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.booleans())
 @example(
@@ -70,9 +87,31 @@ def assert_equal(ours, theirs, setting, forward=1e-9, backward=1e-9):
 @example(Problem((7, 7), (7, 7), (3, 3), SizeRule(shift_single=True)), 1, 2, 1, True)
 @example(Problem((1, 1), (7, 7), (3, 3), SizeRule(mask_padding=False, shift_single=True)), 1, 2, 2, True)
 @example(Problem((5, 6, 7), (2, 2, 3), (0, 0, 0), SizeRule(mask_padding=False)), 2, 1, 1, False)
-def test_the_law(kernel, problem, heads, head_dim, batch, qkv_bias):
+def test_the_law(way, problem, heads, head_dim, batch, qkv_bias):
     setting = Setting(problem, heads, head_dim, batch, qkv_bias)
-    assert_equal(setting.attend(kernel), setting.by_definition()[0], setting)
+    assert_equal(setting.attend(way), setting.by_definition()[0], setting)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("make", [RelativePositionBias, ContinuousPositionBias])
+@given(problems(rules=[SizeRule(shrink="axis")]))
+def test_a_shrunk_window_is_the_whole_window_with_its_padding_masked(kernel, make, problem):
+    """Reading the centre of the table on every axis: not where it would have been had the table been cut."""
+    heads, bias = 2, randomise(make(problem.window, 2)).double()
+    shrunk = windows.resolve(*problem)
+    padded = tuple(math.ceil(n / w) * w for n, w in zip(problem.grid, problem.window))
+    shift = tuple(s if p > w else 0 for s, p, w in zip(problem.shift, padded, problem.window))
+    whole = windows.Geometry(problem.grid, padded, problem.window, shift, mask_padding=True)
+    qkv = randomise(nn.Linear(2 * heads, 6 * heads)).double()
+    y = torch.randn(1, *problem.grid, 2 * heads, dtype=torch.float64, requires_grad=True)
+    leaves = [y, *bias.parameters(), *qkv.parameters()]
+    with kernels.using(kernel):
+        found, expected = (kernels.attend(y, qkv, bias(g.window), g, ScaledDotProduct()) for g in (shrunk, whole))
+    assert difference(found, expected) <= 1e-9
+    cotangent = torch.randn_like(y)
+    gradients = (torch.autograd.grad(out, leaves, cotangent) for out in (found, expected))
+    for a, b in zip(*gradients, strict=True):
+        assert difference(a, b) <= 1e-9
 
 
 @settings(max_examples=30)

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from definition import Problem, attends, difference, places, randomise, table_row
+from definition import V2, Problem, attends, difference, places, randomise, table_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -55,8 +55,8 @@ def one_stage(window, dim=4, heads=2, **fields):
     return SwinConfig(embed_dim=dim, depths=(1,), num_heads=(heads,), **shape, **fields)
 
 
-def block(problem, dim=4):
-    module = SwinBlock(one_stage(problem.window, dim, **problem.rule._asdict()), stage=0, block=0)
+def block(problem, dim=4, **fields):
+    module = SwinBlock(one_stage(problem.window, dim, **problem.rule._asdict(), **fields), stage=0, block=0)
     module.shift = problem.shift
     return randomise(module).double().eval()
 
@@ -74,11 +74,12 @@ MAPS = [
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("shifted", [False, True], ids=["W-MSA", "SW-MSA"])
+@pytest.mark.parametrize("version", [{}, V2], ids=["v1", "v2"])
 @pytest.mark.parametrize(("grid", "window"), MAPS)
-def test_a_block_connects_exactly_the_tokens_of_one_window(grid, window, shifted, kernel):
+def test_a_block_connects_exactly_the_tokens_of_one_window(grid, window, version, shifted, kernel):
     problem = Problem(grid, window, tuple(w // 2 if shifted else 0 for w in window))
     with kernels.using(kernel):
-        assert torch.equal(reach(block(problem), grid, 4), attends(problem))
+        assert torch.equal(reach(block(problem, **version), grid, 4), attends(problem))
 
 
 @pytest.mark.parametrize("n", [8, 13, 14, 15, 20, 21, 22])
@@ -91,13 +92,24 @@ def test_opposite_borders_never_meet(n, mask_padding):
     assert not seen[-1, :, 0].any()
 
 
-def test_a_stage_passes_on_what_two_blocks_connect_and_no_more():
-    # 15 = 2 * 7 + 1: the size at which rolling before padding lets the last row see the first ones.
-    config = NARROW.replace(depths=(2,), num_heads=(2,), window_size=7, patch_size=1, in_chans=3)
-    model, grid = build(config), (15, 15)
+# 15 = 2 * 7 + 1: the size at which rolling before padding lets the last row see the first ones.
+@pytest.mark.parametrize("version", [{}, V2], ids=["v1", "v2"])
+@pytest.mark.parametrize(("grid", "window"), [((15, 15), (7, 7)), ((5, 7, 4), (4, 3, 3)), ((3, 5, 8), (2, 2, 3))])
+def test_a_stage_passes_on_what_two_blocks_connect_and_no_more(grid, window, version):
+    axes = len(grid)
+    config = SwinConfig(
+        depths=(2,), num_heads=(2,), embed_dim=8, window_size=(window,), patch_size=(1,) * axes, **version
+    )
+    model = build(config)
     seen = reach(lambda x: model.pyramid(x.movedim(-1, 1))[0].movedim(1, -1), grid, 3)
-    regular, shifted = (attends(Problem(grid, (7, 7), (s, s))).double() for s in (0, 3))
+    regular, shifted = (attends(Problem(grid, window, tuple(w // 2 * s for w in window))).double() for s in (0, 1))
     assert torch.equal(seen, shifted @ regular > 0)
+
+
+def test_the_last_row_sees_no_more_than_its_two_windows():
+    config = NARROW.replace(depths=(2,), num_heads=(2,), window_size=7, patch_size=1, in_chans=3)
+    model = build(config)
+    seen = reach(lambda x: model.pyramid(x.movedim(-1, 1))[0].movedim(1, -1), (15, 15), 3)
     rows = seen.view(15, 15, 15, 15).any(3).any(1)
     assert rows[14].nonzero().flatten().tolist() == list(range(7, 15))
     assert rows[0].nonzero().flatten().tolist() == list(range(7))
@@ -176,46 +188,65 @@ def test_a_clip_of_any_size_runs(size):
         assert [tuple(y.shape[2:]) for y in model.pyramid(x)] == grids
 
 
-@settings(max_examples=25)
-@given(st.data())
-def test_any_small_config_gives_the_promised_shapes_and_a_gradient_to_every_parameter(data):
-    draw = data.draw
+@st.composite
+def configs(draw):
+    """Any small config, of one to three axes: v1, SwinV2 and everything between them."""
     stages, axes = draw(st.integers(1, 3)), draw(st.sampled_from([2, 3, 1]))
     per_axis = st.tuples(*[st.integers(1, 3)] * axes)
-    heads = draw(st.tuples(*[st.sampled_from([1, 2, 4])] * stages))
-    config = SwinConfig(
+    per_stage = st.tuples(*[per_axis] * stages)
+    return SwinConfig(
         embed_dim=4 * draw(st.integers(1, 2)),
         depths=draw(st.tuples(*[st.integers(1, 2)] * stages)),
-        num_heads=heads,
-        window_size=draw(st.tuples(*[per_axis] * stages)),
+        num_heads=draw(st.tuples(*[st.sampled_from([1, 2, 4])] * stages)),
+        window_size=draw(per_stage),
+        pretrained_window_size=draw(st.none() | per_stage),
         patch_size=draw(per_axis),
         in_chans=draw(st.integers(1, 4)),
         num_classes=draw(st.integers(0, 3)),
         mlp_ratio=draw(st.sampled_from([0.5, 2.0])),
-        qkv_bias=draw(st.booleans()),
+        qkv_bias=draw(st.sampled_from([True, False, "qv"])),
         patch_norm=draw(st.booleans()),
         absolute_position_size=draw(st.none() | per_axis),
+        similarity=draw(st.sampled_from(["dot", "cosine"])),
+        position_bias=draw(st.sampled_from(["table", "continuous"])),
+        norm_placement=draw(st.sampled_from(["pre", "post"])),
+        merge_norm=draw(st.sampled_from(["pre", "post"])),
+        extra_norm_period=draw(st.integers(0, 2)),
         merge_axes=tuple(sorted(draw(st.sets(st.integers(0, axes - 1), min_size=1)))),
+        out_indices=draw(st.none() | st.sets(st.integers(0, stages - 1), min_size=1).map(lambda s: tuple(sorted(s)))),
+        out_norms=draw(st.booleans()),
+        patch_remainder=draw(st.sampled_from(["pad", "drop"])),
         shrink=draw(st.sampled_from([None, "axis", "min"])),
         shift_single=draw(st.booleans()),
         mask_padding=draw(st.booleans()),
         drop_path_rate=0.0,
     )
-    size = draw(st.tuples(*[st.integers(1, 9)] * axes))
-    batch = draw(st.integers(1, 2))
-    model, x = build(config, torch.float32), torch.randn(batch, config.in_chans, *size)
+
+
+@settings(max_examples=40)
+@given(configs(), st.data())
+def test_any_small_config_gives_the_promised_shapes_and_a_gradient_to_every_parameter(config, data):
+    size = data.draw(st.tuples(*[st.integers(3, 9)] * config.ndim))
+    batch = data.draw(st.integers(1, 2))
+    model, x = build(config), torch.randn(batch, config.in_chans, *size, dtype=torch.float64)
     logits, features, pyramid = model(x), model.features(x), model.pyramid(x)
-    width = config.width(stages - 1)
+    width = config.width(config.num_stages - 1)
     assert features.shape == (batch, width)
     assert logits.shape == (batch, config.num_classes or width)
-    grid = tuple(math.ceil(s / p) for s, p in zip(size, config.patch_size))
-    for i, y in enumerate(pyramid):
-        assert y.shape == (batch, config.width(i), *grid)
+    rounded = math.ceil if config.patch_remainder == "pad" else math.floor
+    grid, grids = tuple(rounded(s / p) for s, p in zip(size, config.patch_size)), []
+    for _ in range(config.num_stages):
+        grids.append(grid)
         grid = tuple(math.ceil(g / 2) if axis in config.merge_axes else g for axis, g in enumerate(grid))
-    logits.square().sum().backward()
+    assert [y.shape for y in pyramid] == [(batch, config.width(i), *grids[i]) for i in config.out_stages]
+    (logits.square().sum() + sum(y.square().sum() for y in pyramid)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
+    with torch.no_grad(), kernels.using("reference"):
+        assert difference(model(x), logits) <= 1e-9
+        for ours, reference in zip(pyramid, model.pyramid(x), strict=True):
+            assert difference(ours, reference) <= 1e-9
 
 
 # --- a call is a function of its input --------------------------------------------------------------------------------

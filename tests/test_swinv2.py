@@ -63,9 +63,11 @@ PROBLEMS = [
 
 @pytest.mark.parametrize("kernel", sorted(kernels.KERNELS))
 @pytest.mark.parametrize(("grid", "window", "shift"), PROBLEMS)
-@pytest.mark.parametrize("rule", [r for r in RULES if r.shrink != "min"], ids=str)
+@pytest.mark.parametrize("rule", RULES, ids=str)
 def test_a_block_is_its_definition_forward_and_backward(grid, window, shift, rule, kernel):
     """On any rule, in both kernels; a window that shrinks keeps the coordinates of the one it was trained with."""
+    if rule.shrink == "min":  # made for windows of equal sides
+        window, shift = window[-1:] * len(window), shift[-1:] * len(shift)
     trained = tuple(w + 1 for w in window)
     config = SwinConfig(
         embed_dim=4,
