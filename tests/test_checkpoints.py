@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from definition import difference
 from safetensors.torch import load_file, save_file
 
 import swindow
 from swindow.checkpoints import replacing
 from swindow.checkpoints.tensors import resize_table
-from swindow.errors import CheckpointError, OutputError
+from swindow.errors import CheckpointError, ConfigError, OutputError
 
 
 @pytest.fixture
@@ -66,6 +70,39 @@ def test_a_resized_table_is_what_the_official_code_makes_of_it():
     assert resize_table(ramp, (2, 3, 2), (2, 5, 2)).view(3, 9, 3)[1, :, 1].diff().min() > 0
 
 
+@pytest.mark.parametrize(("old", "new"), [(7, 12), (6, 24), (8, 16), (12, 7), (2, 3)])
+def test_geometric_resizing_is_that_of_simmim(old, new):
+    """SimMIM fits one surface per head; scipy's surface stands in for interp2d, which scipy no longer has."""
+    interpolate = pytest.importorskip("scipy.interpolate")
+    table = torch.randn((2 * old - 1) ** 2, 2, dtype=torch.float64)
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        q = (low + high) / 2
+        low, high = (low, q) if sum(q**i for i in range(old - 1)) > new - 1 else (q, high)
+    side = np.cumsum([q**i for i in range(old - 1)])
+    at = np.concatenate((-side[::-1], [0.0], side))
+    wanted = np.clip(np.arange(1.0 - new, new), at[0], at[-1])
+    found = resize_table(table, (old, old), (new, new), "geometric")
+    assert found.shape == ((2 * new - 1) ** 2, 2)
+    for head in range(2):
+        values = table[:, head].view(2 * old - 1, 2 * old - 1).numpy()
+        degree = min(3, len(at) - 1)
+        surface = interpolate.RectBivariateSpline(at, at, values, kx=degree, ky=degree)
+        expected = torch.from_numpy(surface(wanted, wanted)).flatten()
+        assert difference(found[:, head], expected) <= 1e-9
+
+
+def test_geometric_resizing_on_any_axes_and_where_it_cannot():
+    table = torch.randn(3 * 1 * 13, 2)
+    found = resize_table(table, (2, 1, 7), (3, 2, 7), "geometric").view(5, 3, 13, 2)
+    assert difference(found[2, 0], table.view(3, 13, 2)[1]) <= 1e-6  # offset 0 stays what it was
+    assert torch.equal(found[:, 0], found[:, 2])  # an axis with one offset has one number for all
+    with pytest.raises(ConfigError, match="'bicubic' or 'geometric'"):
+        resize_table(table, (2, 1, 7), (3, 2, 7), "cubic")
+    with mock.patch.dict(sys.modules, {"scipy.interpolate": None}), pytest.raises(ConfigError, match="needs scipy"):
+        resize_table(table, (2, 1, 7), (3, 2, 7), "geometric")
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 def test_other_channels_keep_the_sum(channels, tmp_path):
     first = swindow.create("swin_nano", num_classes=4).eval()
@@ -82,7 +119,10 @@ def test_other_windows(tmp_path):
     first = swindow.create("swin_nano", num_classes=4).eval()
     swindow.save(first, tmp_path / "m.safetensors")
     windows = (8, (4, 6), 4)
+    other = swindow.load(tmp_path / "m.safetensors", window_size=windows, table_resize="geometric")
     again = swindow.load(tmp_path / "m.safetensors", window_size=windows)
+    assert "geometric" in other.load_report.resized["stages.0.blocks.0.attn.position_bias.table"]
+    assert difference(*(m.stages[0].blocks[0].attn.position_bias.table for m in (other, again))) > 1e-3
     assert again.config.window_size == ((8, 8), (4, 6), (4, 4))
     assert len(again.load_report.resized) == 4  # two blocks in each of two stages
     tables = [stage.blocks[0].attn.position_bias.table for stage in again.stages]

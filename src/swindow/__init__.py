@@ -26,6 +26,7 @@ _HOME = {
     "list_variants": "variants",
     "SwinTransformer": "models",
     "create": "models",
+    "inflate": "checkpoints",
     "load": "checkpoints",
     "save": "checkpoints",
     "Preprocess": "images",
@@ -39,6 +40,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from .checkpoints import inflate as inflate
     from .checkpoints import load as load
     from .checkpoints import save as save
     from .config import SwinConfig as SwinConfig

@@ -15,10 +15,11 @@ from ..config import SwinConfig
 from ..errors import CheckpointError, ConfigError
 from ..models import SwinTransformer
 from .files import reason, replacing
+from .inflation import inflate
 from .report import LoadReport
-from .tensors import adapt
+from .tensors import Resize, adapt
 
-__all__ = ["LoadReport", "describe", "load", "replacing", "save"]
+__all__ = ["LoadReport", "describe", "inflate", "load", "replacing", "save"]
 
 KEY = "swindow"  # our entry in the file's metadata
 
@@ -41,7 +42,11 @@ def save(model: SwinTransformer, path: str | Path) -> None:
 
 
 def load(
-    source: str | Path, num_classes: int | None = None, in_chans: int | None = None, window_size: Any = None
+    source: str | Path,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    window_size: Any = None,
+    table_resize: Resize = "bicubic",
 ) -> SwinTransformer:
     """Returns the model that a file holds, in eval mode, fp32, on the CPU; ``model.load_report`` says what was done.
 
@@ -53,10 +58,11 @@ def load(
             preprocessing, made for the old number, is dropped.
         window_size: other windows, as in SwinConfig: tables of position biases are resized, a continuous bias keeps
             the windows that it was trained with.
+        table_resize: how tables are resized: ``"bicubic"``, or ``"geometric"`` as in SimMIM (needs scipy).
 
     Raises:
         CheckpointError: the file is absent, broken, or of another kind, or its tensors do not fit its config.
-        ConfigError: ``in_chans`` or ``window_size`` is wrong.
+        ConfigError: ``in_chans``, ``window_size`` or ``table_resize`` is wrong.
 
     Example:
         >>> import tempfile, swindow
@@ -75,7 +81,7 @@ def load(
         model = SwinTransformer(config)
     _check(source, tensors, model.state_dict())
     if in_chans is not None or window_size is not None:
-        tensors, config, resized = adapt(tensors, config, in_chans, window_size)
+        tensors, config, resized = adapt(tensors, config, in_chans, window_size, table_resize)
         with torch.device("meta"):
             model = SwinTransformer(config)
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)

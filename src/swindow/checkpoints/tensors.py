@@ -3,33 +3,72 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import PerAxis, SwinConfig
+from ..errors import ConfigError
+
+Resize = Literal["bicubic", "geometric"]  # ways to resize a table of position biases
 
 
-def resize_table(table: Tensor, window: PerAxis, new: PerAxis) -> Tensor:
-    """Returns a relative position bias table for another window: bicubic, as the official code does.
-
-    With one or three axes, for which there is no bicubic, linear and trilinear.
+def resize_table(table: Tensor, window: PerAxis, new: PerAxis, how: Resize = "bicubic") -> Tensor:
+    """Returns a relative position bias table for another window.
 
     Args:
         table: ((2M-1)(2M-1)..., h) for ``window``.
         window, new: tokens per axis of the window it was made for, and of the one it is wanted for.
+        how: ``"bicubic"`` stretches the old offsets over the new ones, as the official code does for fine-tuning (with
+            one or three axes, for which there is no bicubic, linear and trilinear). ``"geometric"`` keeps the offsets
+            near 0 where they are and spreads the others by a growing step, through cubic splines, as SimMIM does.
 
     Returns:
         The table for ``new``, in the same type.
+
+    Raises:
+        ConfigError: ``how`` is neither, or needs scipy and it is not installed.
     """
+    if how not in ("bicubic", "geometric"):
+        raise ConfigError(f"table_resize: got {how!r}, expected 'bicubic' or 'geometric'")
     if window == new:
         return table
+    if how == "geometric":
+        return _geometric(table, window, new)
     mode = {1: "linear", 2: "bicubic", 3: "trilinear"}[len(window)]
     x = table.T.reshape(1, -1, *(2 * w - 1 for w in window)).float()  # (1, h, 2M-1, 2M-1)
     x = F.interpolate(x, tuple(2 * w - 1 for w in new), mode=mode, align_corners=False)
     return x.flatten(2)[0].T.to(table.dtype)
+
+
+def _geometric(table: Tensor, window: PerAxis, new: PerAxis) -> Tensor:
+    """SimMIM's way, with its numbers: the old offsets lie at 0, 1, 1 + q, 1 + q + q^2, ... among the new ones."""
+    try:
+        from scipy.interpolate import make_interp_spline
+    except ImportError as error:
+        raise ConfigError("table_resize='geometric' needs scipy; try pip install 'swindow[train]'") from error
+    values = table.detach().double().cpu().view(*(2 * w - 1 for w in window), -1).numpy()  # (2M-1, 2M-1, h)
+    for axis, (old, wanted) in enumerate(zip(window, new)):
+        if old == 1 or old == wanted:
+            values = values.repeat(2 * wanted - 1, axis) if old == 1 else values
+            continue
+        side = np.cumsum(_ratio(old - 1, wanted - 1) ** np.arange(old - 1))
+        at = np.concatenate((-side[::-1], [0], side))  # (2M-1,)
+        spline = make_interp_spline(at, values, k=min(3, len(at) - 1), axis=axis)
+        values = spline(np.clip(np.arange(1 - wanted, wanted), at[0], at[-1]))
+    return torch.from_numpy(values).flatten(0, -2).to(table)
+
+
+def _ratio(steps: int, length: int) -> float:
+    """The q, from 1.01 to 1.5, for which 1 + q + ... (that many steps) is nearest to a length."""
+    low, high, q = 1.01, 1.5, 1.01
+    while high - low > 1e-6:
+        q = (low + high) / 2
+        low, high = (low, q) if (1 - q**steps) / (1 - q) > length else (q, high)
+    return q
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
@@ -55,7 +94,7 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def adapt(
-    tensors: dict[str, Tensor], config: SwinConfig, in_chans: int | None, window_size: Any
+    tensors: dict[str, Tensor], config: SwinConfig, in_chans: int | None, window_size: Any, how: Resize = "bicubic"
 ) -> tuple[dict[str, Tensor], SwinConfig, dict[str, str]]:
     """Returns tensors and config for other channels and windows, and what was done to which tensor.
 
@@ -74,8 +113,8 @@ def adapt(
             if key.endswith("position_bias.table"):
                 stage = int(key.split(".")[1])
                 old, new = config.window_size[stage], wanted.window_size[stage]
-                tensors[key] = resize_table(tensor, old, new)
-                done |= {} if old == new else {key: f"from window {old} to {new}"}
+                tensors[key] = resize_table(tensor, old, new, how)
+                done |= {} if old == new else {key: f"from window {old} to {new}, {how}"}
         if config.position_bias == "continuous" and config.pretrained_window_size is None:
             wanted = dataclasses.replace(wanted, pretrained_window_size=config.window_size)
         config = wanted
