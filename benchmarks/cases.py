@@ -1,7 +1,7 @@
 """What is measured. Each function builds one case and returns ``(run, expected)``; see measure.py for the two.
 
 The blocks are those of Swin-T's first stage (96 channels, 3 heads, patch 4: an image of P x P pixels is a map of
-P/4 x P/4 tokens); batch 1, fp32, inference, random weights and input.
+P/4 x P/4 tokens); batch 1, fp32, inference but for ``training_step``, random weights and input.
 """
 
 from __future__ import annotations
@@ -55,6 +55,21 @@ def global_plain(side: int) -> Built:
 def swin_tiny(side: int) -> Built:
     """The whole Swin-T, from pixels to logits."""
     return _against_reference(swindow.create("swin_tiny").eval(), torch.randn(1, 3, side, side))
+
+
+def training_step(variant: str, side: int, batch: int, stages: list[int]) -> Built:
+    """Forward and backward of a whole model, with gradient checkpointing in some stages; gives a gradient."""
+    model, x = swindow.create(variant).train(), torch.randn(batch, 3, side, side)
+    labels = torch.randint(0, model.config.num_classes, (batch,))
+
+    def step(chosen: list[int]) -> Tensor:
+        model.set_grad_checkpointing(chosen)
+        model.zero_grad(set_to_none=False)  # gradients stand in memory before and after
+        torch.manual_seed(0)  # stochastic depth
+        F.cross_entropy(model(x), labels).backward()
+        return next(model.parameters()).grad
+
+    return Built(lambda: step(stages), lambda: step([]))
 
 
 def known(mebibytes: int, seconds: float) -> Built:

@@ -1,7 +1,7 @@
 """torchvision's Faster R-CNN on our backbone: finds handwritten digits, names them and puts boxes around them.
 
 pip install torchvision
-python examples/detect_torchvision.py        (4 minutes on 2 cores)
+python examples/detect_torchvision.py        (some minutes on 2 cores)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import swindow
 from swindow.adapters.torchvision import DetectionBackbone
 
 
-def main(steps: int = 200) -> float:
+def main(steps: int = 300) -> float:
     """Trains for some steps; prints and returns the share of digits that are found and named."""
     train, held_out = scenes.splits()
     model = swindow.create("swin_nano", num_classes=0, in_chans=1, out_norms=True)  # or swindow.load(...)

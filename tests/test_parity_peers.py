@@ -219,11 +219,18 @@ def timm_model(config, size):
     )
 
 
-@pytest.mark.parametrize("size", [(56, 56), (56, 112), (112, 56)])
-@pytest.mark.parametrize("config", [NARROW, NARROW_V2.replace(window_size=7)])
-def test_timm_where_it_does_not_pad(config, size):
-    ours = SwinTransformer(config.replace(**TIMM))
-    assert_equal(timm_model(config, size), ours, timm_names, torch.randn(2, 3, *size))
+@pytest.mark.parametrize(
+    ("size", "window"),
+    [((56, 56), 7), ((56, 112), 7), ((112, 56), 7), ((64, 96), 4), ((40, 80), 5), ((28, 28), 7), ((24, 24), 6)],
+)
+@pytest.mark.parametrize("config", [NARROW, NARROW_V2])
+def test_timm_where_it_does_not_pad_what_it_shifts(config, size, window):
+    """Odd and even windows, square and not; in the last two the second map is smaller than the window."""
+    config = config.replace(window_size=window)
+    theirs = timm_model(config, size)
+    windows = tuple(stage.blocks[0].window_size for stage in theirs.layers)  # it shrinks them when it is built
+    ours = SwinTransformer(config.replace(window_size=windows, **TIMM))
+    assert_equal(theirs, ours, timm_names, torch.randn(2, 3, *size))
 
 
 @torch.no_grad()

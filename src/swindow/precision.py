@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,9 @@ def wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def full_precision(x: Tensor) -> torch.autocast:
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Returns a context in which autocast is off on the device of ``x``."""
     device = x.device.type
-    return torch.autocast("cpu" if device == "meta" else device, enabled=False)  # meta has no autocast of its own
+    if device == "meta" or not torch.is_autocast_enabled(device):  # meta has no autocast
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .. import windows
 from ..caching import known, remembered
+from ..precision import full_precision
 from ..windows import Geometry
 from .reference import Projection, Similarity
 
@@ -73,7 +74,10 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, allowed: Tensor | 
     else:
         mask = bias.masked_fill(~allowed[:, None], float("-inf")).flatten(0, 1)  # (nW*h, N, N)
         q_, k_, v_ = (t.flatten(1, 2) for t in (q, k, v))  # (B, nW*h, N, d) each
-    x = F.scaled_dot_product_attention(q_, k_, v_, mask.to(q.dtype)[None], dropout, scale=1.0)
+    if mask.dtype != torch.float32 or mask.device.type != "cpu":
+        mask = mask.to(q.dtype)  # the CPU's attention adds an fp32 bias to half-precision logits, a GPU's does not
+    with full_precision(q):  # autocast would round the bias
+        x = F.scaled_dot_product_attention(q_, k_, v_, mask[None], dropout, scale=1.0)
     return x.view(q.shape)
 
 
