@@ -179,3 +179,26 @@ def test_the_page_shows_the_fitted_exponents_and_no_path(quick):
     for text in (page, (out / "scaling.json").read_text()):
         assert str(out) not in text
         assert str(BENCHMARKS.parent) not in text
+
+
+def test_grad_checkpointing_writes_its_results(tmp_path):
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "grad_checkpointing.py"),
+        "--quick",
+        "--passes",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "grad_checkpointing.json").read_text())
+    assert [case["stages"] for case in result["cases"]] == ["none", "all"]
+    assert all(case["record"]["error"] == 0 for case in result["cases"])  # the same gradients
+    rows = [
+        row for row in (tmp_path / "grad_checkpointing.md").read_text().splitlines() if row.startswith("| swin_nano")
+    ]
+    assert "| none |" in rows[0]
+    assert "| 1.00 | 1.00 (1.00 to 1.00) |" in rows[0]
+    assert "| all |" in rows[1]
