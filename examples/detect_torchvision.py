@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import scenes
 import torch
 import tyro
@@ -24,7 +23,6 @@ from swindow.adapters.torchvision import DetectionBackbone
 
 def main(steps: int = 300) -> float:
     """Trains for some steps; prints and returns the share of digits that are found and named."""
-    train, held_out = scenes.splits()
     model = swindow.create("swin_nano", num_classes=0, in_chans=1, out_norms=True)  # or swindow.load(...)
     detector = FasterRCNN(
         DetectionBackbone(model, out_channels=64),
@@ -40,22 +38,13 @@ def main(steps: int = 300) -> float:
         rpn_post_nms_top_n_test=100,
         box_detections_per_img=12,
     )
-    random = np.random.default_rng(0)
-    optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
-    detector.train()
-    for step in range(steps):
-        batch = [scenes.scene(train, random) for _ in range(8)]
+
+    def loss_of(batch: list[scenes.Scene]) -> Tensor:
         targets = [{"boxes": s.boxes, "labels": s.labels} for s in batch]
-        loss = sum(detector([s.image for s in batch], targets).values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 25 == 24 or step == steps - 1:
-            print(f"step {step + 1} of {steps}: loss {loss.item():.3f}", flush=True)
-    detector.eval()
-    tests = [scenes.scene(held_out, random) for _ in range(40)]
+        return sum(detector([s.image for s in batch], targets).values())
+
+    scenes.train(detector, loss_of, steps, batch=8, lr=1e-3)
+    tests = scenes.held_out_scenes()
     with torch.inference_mode():
         found = [detector([s.image])[0] for s in tests]
     hits = torch.cat([is_found(s, f) for s, f in zip(tests, found, strict=True)])

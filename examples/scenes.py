@@ -52,19 +52,14 @@ def scene(split: Split, random: np.random.Generator, attempts: int = 8) -> Scene
     return Scene(image, torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels), mask)
 
 
-def train_to_segment(name: str, model: nn.Module, logits: Callable[[Tensor], Tensor], steps: int) -> float:
-    """Trains ``logits`` (images to (B, CLASSES, H, W)), says how it goes, saves a picture; returns the mean IoU."""
-    train, held_out = splits()
-    random = np.random.default_rng(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    weight = torch.full((CLASSES,), 1.0)
-    weight[0] = 0.2  # most pixels are background
+def train(model: nn.Module, loss_of: Callable[[list[Scene]], Tensor], steps: int, batch: int, lr: float) -> None:
+    """Trains a model on new scenes at every step, and says how it goes."""
+    digits, random = splits()[0], np.random.default_rng(0)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     model.train()
     for step in range(steps):
-        scenes = [scene(train, random) for _ in range(16)]
-        images, masks = torch.stack([s.image for s in scenes]), torch.stack([s.mask for s in scenes])
-        loss = F.cross_entropy(logits(images), masks, weight)
+        loss = loss_of([scene(digits, random) for _ in range(batch)])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -72,13 +67,30 @@ def train_to_segment(name: str, model: nn.Module, logits: Callable[[Tensor], Ten
         if step % 25 == 24 or step == steps - 1:
             print(f"step {step + 1} of {steps}: loss {loss.item():.3f}", flush=True)
     model.eval()
-    scenes = [scene(held_out, random) for _ in range(40)]
-    masks = torch.stack([s.mask for s in scenes])
+
+
+def held_out_scenes(count: int = 40) -> list[Scene]:
+    """Returns scenes of digits that no training sees."""
+    digits, random = splits()[1], np.random.default_rng(1)
+    return [scene(digits, random) for _ in range(count)]
+
+
+def train_to_segment(name: str, model: nn.Module, logits: Callable[[Tensor], Tensor], steps: int) -> float:
+    """Trains ``logits`` (images to (B, CLASSES, H, W)), saves a picture of what it finds; returns the mean IoU."""
+    weight = torch.full((CLASSES,), 1.0)
+    weight[0] = 0.2  # most pixels are background
+
+    def loss_of(batch: list[Scene]) -> Tensor:
+        images, masks = torch.stack([s.image for s in batch]), torch.stack([s.mask for s in batch])
+        return F.cross_entropy(logits(images), masks, weight)
+
+    train(model, loss_of, steps, batch=16, lr=3e-3)
+    tests = held_out_scenes()
     with torch.inference_mode():
-        found = torch.cat([logits(s.image[None]).argmax(1) for s in scenes])  # (40, H, W)
-    iou = mean_iou(found, masks)
-    print(f"mean IoU of {CLASSES} classes on 40 scenes of held-out digits: {iou:.3f}")
-    save_picture(f"runs/examples/{name}.png", scenes[:4], found[:4])
+        found = torch.cat([logits(s.image[None]).argmax(1) for s in tests])  # (40, H, W)
+    iou = mean_iou(found, torch.stack([s.mask for s in tests]))
+    print(f"mean IoU of {CLASSES} classes on {len(tests)} scenes of held-out digits: {iou:.3f}")
+    save_picture(f"runs/examples/{name}.png", tests[:4], found[:4])
     return iou
 
 

@@ -92,10 +92,10 @@ def test_fixed_costs_below_the_fit_do_not_change_its_exponent(modules):
 def test_a_fresh_process_measures_known_time_and_memory(modules):
     measure = modules[0]
     held = bytearray(300 * 2**20)  # a child must not take its parent's peak for its own
-    record = measure.run("cases:known", {"mebibytes": 64, "seconds": 0.05}, check=True, budget=0.2, most_rounds=3)
+    record = measure.run("cases:known", {"mebibytes": 64, "seconds": 0.05}, check=True, budget=2, most_rounds=3)
     assert len(held) > 0
     assert record["returned"]["peak_bytes"] / 2**20 == pytest.approx(64, abs=2)
-    assert 0.05 <= min(record["rounds_seconds"]) < 5  # a busy machine
+    assert 0.05 <= min(record["rounds_seconds"]) < 0.5
     assert 1 <= len(record["rounds_seconds"]) <= 3
     assert record["error"] == 0
 

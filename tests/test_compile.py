@@ -71,7 +71,7 @@ def test_training_compiles_whole_and_once(kind):
     assert difference(compiled(x), model(x)) <= 2e-5
 
 
-@pytest.mark.parametrize("kind", OPEN)
+@pytest.mark.parametrize("kind", ["v1", "v2"])
 @torch.no_grad()
 def test_other_sizes_recompile_at_most_once(kind):
     """Padded or not, square or not, more windows or fewer: the second compilation leaves the sizes open."""
@@ -84,7 +84,7 @@ def test_other_sizes_recompile_at_most_once(kind):
     assert backend.graphs <= 2
 
 
-@pytest.mark.parametrize("kind", OPEN)
+@pytest.mark.parametrize("kind", ["v2", "video"])
 @torch.no_grad()
 def test_the_real_compiler_gives_the_same(kind):
     config, size = OPEN[kind][1], KINDS[kind][1]
@@ -94,14 +94,16 @@ def test_the_real_compiler_gives_the_same(kind):
 
 def test_the_real_compiler_gives_the_same_gradients():
     config, size = KINDS["v1"]
-    model, x = build(config.replace(**ONE_STAGE, window_size=7)).eval(), images(config, size)
-    gradients = []
+    model, x = build(config).eval(), images(config, size)
+    results = []
     for function in (model, torch.compile(model, fullgraph=True)):
         model.zero_grad()
-        function(x).square().sum().backward()
-        gradients.append([p.grad for p in model.parameters()])
-    for expected, found in zip(*gradients, strict=True):
+        y = function(x)
+        y.square().sum().backward()
+        results.append([y, *(p.grad for p in model.parameters())])
+    for expected, found in zip(*results, strict=True):
         assert difference(found, expected) <= 1e-4
+    assert difference(results[1][0], results[0][0]) <= 2e-5
 
 
 @pytest.mark.parametrize("kind", OPEN)
