@@ -34,8 +34,8 @@ def main(steps: int = 300) -> float:
         image_std=[1.0],
         rpn_pre_nms_top_n_train=300,
         rpn_pre_nms_top_n_test=300,
-        rpn_post_nms_top_n_train=100,
-        rpn_post_nms_top_n_test=100,
+        rpn_post_nms_top_n_train=50,
+        rpn_post_nms_top_n_test=50,
         box_detections_per_img=12,
     )
 

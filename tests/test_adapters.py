@@ -180,11 +180,12 @@ def test_detectors_train_and_detect(tv, ours):
         (1, 32, *grid) for grid in ((25, 33), (13, 17), (7, 9), (4, 5), (2, 3))
     ]
     anchors = generator(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * 5)
-    faster = detection.FasterRCNN(backbone, rpn_anchor_generator=anchors, **common)
+    few = {f"rpn_{which}_nms_top_n_{mode}": 50 for which in ("pre", "post") for mode in ("train", "test")}
+    faster = detection.FasterRCNN(backbone, rpn_anchor_generator=anchors, **few, **common)
     two = SwinTransformer(CONFIG.replace(out_indices=(1, 2)))
     last = tv.DetectionBackbone(two, 16, p6p7(16, 16))
     anchors = generator(((16,), (32,), (64,), (128,)), ((1.0,),) * 4)
-    retina = detection.RetinaNet(last, anchor_generator=anchors, **common)
+    retina = detection.RetinaNet(last, anchor_generator=anchors, topk_candidates=50, **common)
     images = [torch.rand(3, *SIZE), torch.rand(3, 64, 80)]
     targets = [{"boxes": torch.tensor([[10.0, 10.0, 50.0, 60.0]]), "labels": torch.tensor([1])}] * 2
     for detector in (faster, retina):
