@@ -1,7 +1,7 @@
 """transformers' UperNet on our backbone: finds and names handwritten digits, pixel by pixel.
 
 pip install transformers
-python examples/segment_upernet.py        (4 minutes on 2 cores)
+python examples/segment_upernet.py        (some minutes on 2 cores)
 """
 
 from __future__ import annotations

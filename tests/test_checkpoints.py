@@ -119,6 +119,8 @@ def test_other_windows(tmp_path):
     first = swindow.create("swin_nano", num_classes=4).eval()
     swindow.save(first, tmp_path / "m.safetensors")
     windows = (8, (4, 6), 4)
+    with pytest.raises(ConfigError, match="got 'cubic'"):
+        swindow.load(tmp_path / "m.safetensors", table_resize="cubic")  # even where nothing is resized
     other = swindow.load(tmp_path / "m.safetensors", window_size=windows, table_resize="geometric")
     again = swindow.load(tmp_path / "m.safetensors", window_size=windows)
     assert "geometric" in other.load_report.resized["stages.0.blocks.0.attn.position_bias.table"]

@@ -17,7 +17,7 @@ from ..models import SwinTransformer
 from .files import reason, replacing
 from .inflation import inflate
 from .report import LoadReport
-from .tensors import Resize, adapt
+from .tensors import Resize, adapt, check_resize
 
 __all__ = ["LoadReport", "describe", "inflate", "load", "replacing", "save"]
 
@@ -71,6 +71,7 @@ def load(
         >>> swindow.load(path, num_classes=3).load_report.initialised
         ('head.weight', 'head.bias')
     """
+    check_resize(table_resize)
     about, tensors = _read(Path(source))
     try:
         config = SwinConfig.from_dict(about["config"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,12 @@ from ..config import PerAxis, SwinConfig
 from ..errors import ConfigError
 
 Resize = Literal["bicubic", "geometric"]  # ways to resize a table of position biases
+
+
+def check_resize(how: str) -> None:
+    """Raises ConfigError where ``how`` is no way to resize a table."""
+    if how not in get_args(Resize):
+        raise ConfigError(f"table_resize: got {how!r}, expected 'bicubic' or 'geometric'")
 
 
 def resize_table(table: Tensor, window: PerAxis, new: PerAxis, how: Resize = "bicubic") -> Tensor:
@@ -32,8 +38,7 @@ def resize_table(table: Tensor, window: PerAxis, new: PerAxis, how: Resize = "bi
     Raises:
         ConfigError: ``how`` is neither, or needs scipy and it is not installed.
     """
-    if how not in ("bicubic", "geometric"):
-        raise ConfigError(f"table_resize: got {how!r}, expected 'bicubic' or 'geometric'")
+    check_resize(how)
     if window == new:
         return table
     if how == "geometric":
