@@ -10,6 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from swindow.checkpoints.layouts import LAYOUTS
+
 _declared: list[torch.library.Library] = []  # declarations last as long as this object does
 
 
@@ -41,3 +43,9 @@ def _mend_torchvision() -> None:
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _declared.append(library)
+
+
+def under_our_names(title):
+    """Returns a function that reads tensors (weights, or gradients) by the table of the layout of that title."""
+    (layout,) = (layout for layout in LAYOUTS if layout.title == title)
+    return lambda tensors: layout.table.read(tensors).tensors

@@ -153,8 +153,8 @@ def broken(model, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.safetensors").write_text("hello")
     (tmp_path / "nothing.safetensors").write_bytes(b"")
-    torch.save(tensors, tmp_path / "torch.pth")
-    save_file(tensors, tmp_path / "foreign.safetensors")
+    torch.save(tensors, tmp_path / "torch.safetensors")
+    save_file({"fc.weight": torch.zeros(2, 2)}, tmp_path / "foreign.safetensors")
     save_file({k: v for k, v in tensors.items() if k != "norm.bias"}, tmp_path / "missing.safetensors", about)
     save_file({**tensors, "extra": torch.zeros(1)}, tmp_path / "extra.safetensors", about)
     save_file({**tensors, "norm.bias": torch.zeros(3)}, tmp_path / "shape.safetensors", about)
@@ -166,14 +166,14 @@ def broken(model, tmp_path):
         "json.safetensors": "description is broken",
         "keys.safetensors": "description is broken",
         "absent.safetensors": "no such file",
-        "": "is a folder",
+        "": "is a folder without model.safetensors",
         "cut.safetensors": "not a whole safetensors file",
         "text.safetensors": "not a whole safetensors file",
         "nothing.safetensors": "not a whole safetensors file",
-        "torch.pth": "not a whole safetensors file",
-        "foreign.safetensors": "without swindow's own description",
-        "missing.safetensors": "norm.bias is missing",
-        "extra.safetensors": "extra has no place",
+        "torch.safetensors": "not a whole safetensors file",
+        "foreign.safetensors": "no patch embedding of a Swin Transformer",
+        "missing.safetensors": "norm.bias .* is missing",
+        "extra.safetensors": "extra",
         "shape.safetensors": "norm.bias has shape",
         "config.safetensors": "embed_dim",
     }
@@ -187,8 +187,8 @@ def test_other_files_are_refused_in_one_line(model, tmp_path):
 
 
 def test_save_refuses_other_suffixes(model, tmp_path):
-    with pytest.raises(CheckpointError, match="safetensors"):
-        swindow.save(model, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=r"safetensors or \.pth"):
+        swindow.save(model, tmp_path / "m.bin")
 
 
 @pytest.fixture
@@ -201,11 +201,16 @@ def full_disk():
 
 
 def test_a_full_disk_leaves_the_old_file(model, tmp_path, full_disk):
-    (tmp_path / "m.safetensors").write_text("old")
+    for name in ("m.safetensors", "m.pth"):
+        (tmp_path / name).write_text("old")
+        with pytest.raises(OutputError, match="could not write"):
+            swindow.save(model, tmp_path / name)
+        assert [p.name for p in tmp_path.iterdir()] == [name]
+        assert (tmp_path / name).read_text() == "old"
+        (tmp_path / name).unlink()
     with pytest.raises(OutputError, match="could not write"):
-        swindow.save(model, tmp_path / "m.safetensors")
-    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
-    assert (tmp_path / "m.safetensors").read_text() == "old"
+        swindow.save(model, tmp_path / "folder", "transformers", input_size=32)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
 def test_replacing_is_all_or_nothing(tmp_path):

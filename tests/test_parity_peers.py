@@ -5,12 +5,10 @@ Every peer is *built for the size* it is compared at. Where a peer is wrong, the
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
 from definition import V2, difference, randomise
-from peers import peer
+from peers import peer, under_our_names
 
 from swindow import SwinConfig, SwinTransformer, create
 
@@ -21,33 +19,6 @@ TORCHVISION = {"mask_padding": False, "patch_remainder": "drop"}
 TORCHVISION_3D = {"shrink": "axis", "mask_padding": False}
 TIMM = {"mask_padding": False}
 TRANSFORMERS = {"shrink": "min", "mask_padding": False}
-
-
-def rename(theirs, names):
-    """Their tensors under our names, from (pattern, replacement) pairs; an empty replacement drops the tensor."""
-    ours = {}
-    for key, value in theirs.items():
-        for old, new in names:
-            key, hit = re.subn(old, new, key)
-            if hit and not new:
-                break
-        else:
-            ours[key] = value
-    return ours
-
-
-def joined(ours, parts=("q", "k", "v")):
-    """Joins projections that are split into query, key and value."""
-    found = {}
-    for key, value in ours.items():
-        split = re.fullmatch(r"(.*\.qkv)\.([qkv])\.(weight|bias)", key)
-        if split is None:
-            found[key] = value
-        elif split[3] == "bias" and f"{split[1]}.k.bias" not in ours:
-            found[f"{split[1]}.{split[2]}_bias"] = value
-        else:
-            found[f"{split[1]}.{split[3]}"] = torch.cat([ours[f"{split[1]}.{p}.{split[3]}"] for p in parts])
-    return found
 
 
 def assert_equal(theirs, ours, named, x, outputs=lambda y: y):
@@ -73,43 +44,16 @@ def assert_equal(theirs, ours, named, x, outputs=lambda y: y):
 
 # --- torchvision ------------------------------------------------------------------------------------------------------
 
-BUFFERS = (r".*(relative_position_index|relative_coords_table|attn_mask)$", "")
-BLOCKS = (
-    BUFFERS,
-    (r"\.relative_position_bias_table", ".position_bias.table"),
-    (r"\.logit_scale", ".similarity.logit_scale"),
-    (r"\.cpb_mlp\.", ".position_bias.mlp."),
-    (r"(blocks\.\d+)\.mlp\.0\.", r"\1.mlp.fc1."),
-    (r"(blocks\.\d+)\.mlp\.3\.", r"\1.mlp.fc2."),
-)
+TORCHVISION_NAMES = {
+    "images": under_our_names("torchvision, Swin"),
+    "images, v2": under_our_names("torchvision, SwinV2"),
+    "video": under_our_names("torchvision, Swin for video"),
+}
 
 
-def torchvision_names(theirs, first=1):
-    """``features`` counts the embedding (2-D only), stages and mergings in one row."""
-
-    def place(match):
-        number = int(match[1]) - first
-        return f"stages.{number // 2}." + ("merge." if number % 2 else f"blocks.{match[2]}.")
-
-    ours = rename(
-        theirs,
-        ((r"^features\.0\.0\.", "patch_embed.proj."), (r"^features\.0\.2\.", "patch_embed.norm.")) if first else (),
-    )
-    ours = {re.sub(r"^features\.(\d+)\.(?:(\d+)\.)?", place, k): v for k, v in ours.items()}
-    ours = rename(ours, BLOCKS)
-    return v2_bias(ours) if any("logit_scale" in k for k in ours) else ours
-
-
-def v2_bias(ours):
-    """torchvision's v2 has a fused bias whose middle third counts as 0."""
-    found = {}
-    for key, value in ours.items():
-        if key.endswith("qkv.bias"):
-            q, _, v = value.chunk(3)
-            found |= {key.replace("qkv.bias", "qkv.q_bias"): q, key.replace("qkv.bias", "qkv.v_bias"): v}
-        else:
-            found[key] = value
-    return found
+def torchvision_names(theirs):
+    v2 = any("logit_scale" in key for key in theirs)
+    return TORCHVISION_NAMES["images, v2" if v2 else "images"](theirs)
 
 
 def torchvision_arguments(config):
@@ -155,14 +99,14 @@ def torchvision_3d(config):
 def test_torchvision_video(size):
     """Maps no axis of which but time is smaller than its window: there its slice of the bias is right."""
     ours = SwinTransformer(CLIP.replace(**TORCHVISION_3D))
-    assert_equal(torchvision_3d(CLIP), ours, lambda s: torchvision_names(s, first=0), torch.randn(1, 3, *size))
+    assert_equal(torchvision_3d(CLIP), ours, TORCHVISION_NAMES["video"], torch.randn(1, 3, *size))
 
 
 @torch.no_grad()
 def test_torchvision_video_slices_the_bias_wrongly_where_height_or_width_shrinks():
     theirs = randomise(torchvision_3d(CLIP)).double().eval()
     ours = SwinTransformer(CLIP.replace(**TORCHVISION_3D)).double().eval()
-    ours.load_state_dict(torchvision_names(theirs.state_dict(), first=0))
+    ours.load_state_dict(TORCHVISION_NAMES["video"](theirs.state_dict()))
     x = torch.randn(1, 3, 8, 8, 24, dtype=torch.float64)  # 2 rows of tokens under a window of 3
     assert difference(ours(x), theirs(x)) > 1e-3
     padded = SwinTransformer(CLIP).double().eval()  # ours never shrinks, and masks what it pads: the definition
@@ -188,7 +132,7 @@ def test_torchvision_whole_models(name):
 def test_torchvision_whole_video_models(name, size):
     theirs = randomise(peer("torchvision.models").get_model(f"swin3d_{name[0]}")).eval()
     ours = create(f"swin3d_{name}", **TORCHVISION_3D).eval()
-    ours.load_state_dict(torchvision_names(theirs.state_dict(), first=0), strict=True)
+    ours.load_state_dict(TORCHVISION_NAMES["video"](theirs.state_dict()), strict=True)
     x = torch.randn(1, 3, *size)
     assert difference(ours(x), theirs(x)) <= 2e-5
 
@@ -196,12 +140,7 @@ def test_torchvision_whole_video_models(name, size):
 # --- timm -------------------------------------------------------------------------------------------------------------
 
 
-def timm_names(theirs):
-    """timm merges at the start of the next stage."""
-    ours = rename(theirs, (*BLOCKS[:4], (r"^layers\.", "stages."), (r"^head\.fc\.", "head.")))
-    ours = {re.sub(r"\.attn\.([qv])_bias", r".attn.qkv.\1_bias", k): v for k, v in ours.items()}
-    later = r"^stages\.(\d+)\.downsample\."
-    return {re.sub(later, lambda m: f"stages.{int(m[1]) - 1}.merge.", k): v for k, v in ours.items()}
+timm_names = under_our_names("timm, from 0.8 on (Swin, SwinV2 and S3)")
 
 
 def timm_model(config, size):
@@ -253,25 +192,7 @@ def test_timm_rolls_before_it_pads_and_lets_opposite_borders_mix():
 
 # --- transformers, SwinV2 ---------------------------------------------------------------------------------------------
 
-TRANSFORMERS_V2_NAMES = (
-    (r".*(relative_position_index|relative_coords_table)$", ""),
-    (r"^swinv2\.embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^swinv2\.embeddings\.norm\.", "patch_embed.norm."),
-    (r"^swinv2\.encoder\.layers\.", "stages."),
-    (r"^swinv2\.layernorm\.", "norm."),
-    (r"^classifier\.", "head."),
-    (r"\.downsample\.", ".merge."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.attention\.self\.query\.", ".attn.qkv.q."),
-    (r"\.attention\.self\.key\.", ".attn.qkv.k."),
-    (r"\.attention\.self\.value\.", ".attn.qkv.v."),
-    (r"\.attention\.self\.logit_scale", ".attn.similarity.logit_scale"),
-    (r"\.attention\.self\.continuous_position_bias_mlp\.", ".attn.position_bias.mlp."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
-)
+transformers_v2_names = under_our_names("transformers, SwinV2")
 
 
 def transformers_v2(size, window):
@@ -288,10 +209,6 @@ def transformers_v2(size, window):
             drop_path_rate=0.0,
         )
     )
-
-
-def transformers_v2_names(theirs):
-    return joined(rename(theirs, TRANSFORMERS_V2_NAMES))
 
 
 @pytest.mark.parametrize(

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-
 import pytest
 import torch
 import torch.nn.functional as F
 from definition import difference, randomise
-from peers import peer
+from peers import peer, under_our_names
 
 from swindow import SwinConfig, SwinTransformer
 
-NAMES = (
-    (r"^layers(\d+)\.0\.", lambda m: f"stages.{int(m[1]) - 1}."),
-    (r"\.downsample\.", ".merge."),
-    (r"\.relative_position_bias_table", ".position_bias.table"),
-    (r"\.mlp\.linear(\d)\.", r".mlp.fc\1."),
-)
-# The order of the neighbours that its two kinds of merging concatenate, by their place on each axis.
-MERGINGS = {
-    (3, "mergingv2"): [*itertools.product((0, 1), repeat=3)],
-    (3, "merging"): [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)],
-    (2, "mergingv2"): [(0, 0), (1, 0), (0, 1), (1, 1)],
+TITLES = {
+    (3, "merging"): "MONAI, SwinUNETR's encoder",
+    (3, "mergingv2"): "MONAI, SwinUNETR's encoder with downsample='mergingv2'",
+    (2, "mergingv2"): "MONAI, SwinUNETR's encoder for images",
 }
 
 
@@ -50,6 +40,7 @@ def ours_and_theirs(axes, merging, chans, window):
         in_chans=chans,
         num_classes=0,
         patch_norm=False,
+        final_merge=True,
         drop_path_rate=0.0,
         shrink="axis",
         mask_padding=False,
@@ -58,19 +49,9 @@ def ours_and_theirs(axes, merging, chans, window):
 
 
 def renamed(tensors, axes, merging):
-    """Their tensors under our names, in our order of neighbours; ours has no fourth merging."""
-    theirs = MERGINGS[axes, merging]
-    order = [theirs.index(tuple(reversed(place))) for place in itertools.product((0, 1), repeat=axes)]
-    found = {}
-    for key, value in tensors.items():
-        for old, new in NAMES:
-            key = re.sub(old, new, key)
-        if key.endswith("relative_position_index") or key.startswith("stages.3.merge."):
-            continue
-        if ".merge." in key:
-            value = value.unflatten(-1, (2**axes, -1))[..., order, :].flatten(-2)
-        found[key] = value
-    return found
+    """Their tensors under our names, in our order of neighbours."""
+    encoder = {f"swinViT.{key}": value for key, value in tensors.items()}
+    return under_our_names(TITLES[axes, merging])(encoder)
 
 
 def our_maps(model, x):
@@ -80,7 +61,7 @@ def our_maps(model, x):
     for stage in model.stages:
         _, x = stage(x)
         maps.append(x)
-    return [F.layer_norm(m, m.shape[-1:]).movedim(-1, 1) for m in maps[:-1]]
+    return [F.layer_norm(m, m.shape[-1:]).movedim(-1, 1) for m in maps]
 
 
 @pytest.mark.parametrize("merging", ["merging", "mergingv2"])
@@ -94,7 +75,7 @@ def test_monai_volumes(size, chans, window, merging):
     ours.load_state_dict({**ours.state_dict(), **renamed(theirs.state_dict(), 3, merging)})
     inputs = [torch.randn(1, chans, *size, dtype=torch.float64).requires_grad_() for _ in range(1)]
     inputs.append(inputs[0].detach().clone().requires_grad_())
-    expected, found = theirs(inputs[0])[:-1], our_maps(ours, inputs[1])
+    expected, found = theirs(inputs[0])[:-1], our_maps(ours, inputs[1])[:-1]  # the last stage's windows shrink wrongly
     cotangents = [torch.randn_like(m) for m in expected]
     for a, b in zip(found, expected, strict=True):
         assert difference(a, b) <= 1e-9
@@ -113,7 +94,7 @@ def test_monai_slices():
     theirs, ours = ours_and_theirs(2, "mergingv2", 1, 4)
     ours.load_state_dict({**ours.state_dict(), **renamed(theirs.state_dict(), 2, "mergingv2")})
     x = torch.randn(2, 1, 70, 90, dtype=torch.float64)
-    for a, b in zip(our_maps(ours, x), theirs(x)[:-1], strict=True):
+    for a, b in zip(our_maps(ours, x), theirs(x), strict=True):
         assert difference(a, b) <= 1e-9
 
 

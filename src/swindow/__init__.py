@@ -26,7 +26,10 @@ _HOME = {
     "list_variants": "variants",
     "SwinTransformer": "models",
     "create": "models",
+    "adopt": "checkpoints",
+    "convert": "checkpoints",
     "inflate": "checkpoints",
+    "list_layouts": "checkpoints",
     "load": "checkpoints",
     "save": "checkpoints",
     "Preprocess": "images",
@@ -40,7 +43,10 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from .checkpoints import adopt as adopt
+    from .checkpoints import convert as convert
     from .checkpoints import inflate as inflate
+    from .checkpoints import list_layouts as list_layouts
     from .checkpoints import load as load
     from .checkpoints import save as save
     from .config import SwinConfig as SwinConfig

@@ -41,6 +41,9 @@ class SwinConfig:
         merge_norm: patch merging normalises the 4C channels before (``"pre"``) or the 2C after (``"post"``) its layer.
         extra_norm_period: a LayerNorm more at the end of every so many blocks of a stage; 0: none (SwinV2 huge, giant).
         merge_axes: the axes that patch merging halves; None: the last two (H and W).
+        final_merge: whether a patch merging follows the last stage too; only decoders use its result (MONAI).
+        mask_token: whether there is a learned token that stands for hidden patches (SimMIM).
+        decoder_stride: pixels per side that SimMIM's decoder draws for each token of the last map; 0: no decoder.
         drop_rate: dropout after the embedding, the projections and inside the MLPs (fraction).
         attn_drop_rate: dropout of attention probabilities (fraction).
         drop_path_rate: stochastic depth of the last block; grows linearly from 0 at the first (fraction).
@@ -81,6 +84,9 @@ class SwinConfig:
     merge_norm: Literal["pre", "post"] = "pre"
     extra_norm_period: int = 0
     merge_axes: PerAxis = None  # type: ignore[assignment]
+    final_merge: bool = False
+    mask_token: bool = False
+    decoder_stride: int = 0
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.1
@@ -131,8 +137,7 @@ class SwinConfig:
 
     def _check(self) -> None:
         """Raises ConfigError where a field is out of its range."""
-        least_of = {"embed_dim": 1, "in_chans": 1, "num_classes": 0, "extra_norm_period": 0, "frozen_stages": -1}
-        for field, least in least_of.items():
+        for field, least in _LEAST.items():
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{field}: got {value!r}, expected an int of at least {least}")
@@ -207,6 +212,14 @@ class SwinConfig:
         return cls(**{name: _tuples(value) for name, value in fields.items()})
 
 
+_LEAST: dict[str, int] = {
+    "embed_dim": 1,
+    "in_chans": 1,
+    "num_classes": 0,
+    "extra_norm_period": 0,
+    "decoder_stride": 0,
+    "frozen_stages": -1,
+}
 _CHOICES: dict[str, tuple[object, ...]] = {
     "qkv_bias": (True, False, "qv"),
     "patch_norm": (True, False),
@@ -214,6 +227,8 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "position_bias": ("table", "continuous"),
     "norm_placement": ("pre", "post"),
     "merge_norm": ("pre", "post"),
+    "final_merge": (True, False),
+    "mask_token": (True, False),
     "out_norms": (True, False),
     "patch_remainder": ("pad", "drop"),
     "shrink": (None, "axis", "min"),

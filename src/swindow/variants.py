@@ -172,3 +172,19 @@ def variant_config(name: str, **fields: Any) -> SwinConfig:
 def image_size(name: str) -> int:
     """Returns the side in pixels of the square image that the variant is meant for (any size runs)."""
     return IMAGE_SIZE.get(name, DEFAULT_IMAGE_SIZE)
+
+
+def variant_of(config: SwinConfig) -> str | None:
+    """Returns the variant that a config is of, whatever its heads, channels, rates and rules for sizes; None: of none.
+
+    Example:
+        >>> variant_of(variant_config("swin_base", num_classes=3, in_chans=1))
+        'swin_base'
+    """
+    fields = ("embed_dim", "depths", "num_heads", "window_size", "patch_size", "mlp_ratio", "qkv_bias", "similarity")
+    wanted = [getattr(config, f) for f in fields], config.pretrained_window_size or config.window_size
+    for name in VARIANTS:
+        known = variant_config(name)
+        if ([getattr(known, f) for f in fields], known.pretrained_window_size or known.window_size) == wanted:
+            return name
+    return None

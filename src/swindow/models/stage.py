@@ -14,7 +14,7 @@ from .patches import PatchMerging
 
 
 class SwinStage(nn.Module):
-    """The blocks of one stage and, but for the last stage, the patch merging after them.
+    """The blocks of one stage and, but for the last stage of most models, the patch merging after them.
 
     Args:
         config: the model's config.
@@ -30,7 +30,7 @@ class SwinStage(nn.Module):
         self.blocks = nn.Sequential(*(SwinBlock(config, i, j, rate) for j, rate in enumerate(drop_path)))
         self.grad_checkpointing = False
         last = i == config.num_stages - 1
-        self.merge = nn.Identity() if last else PatchMerging(config, i)
+        self.merge = nn.Identity() if last and not config.final_merge else PatchMerging(config, i)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the stage's map (B, *grid, C), and what goes on to the next: merged (B, *grid/2, 2C)."""

@@ -1,0 +1,243 @@
+"""What tensors say of the model they are of, and what they leave open."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..config import PerAxis, PerStage, SwinConfig
+from ..errors import CheckpointError, ConfigError
+from .derived import BUFFERS, Block, Facts, facts, maps, mismatch, settled
+from .neighbours import Hints
+from .recognise import Reading
+
+V2: dict[str, Any] = {
+    "similarity": "cosine",
+    "position_bias": "continuous",
+    "norm_placement": "post",
+}
+
+
+@dataclasses.dataclass
+class Architecture:
+    """A model as far as its file and the caller describe it.
+
+    Attributes:
+        config: its config.
+        input_size: pixels per axis that its weights are for; None: not known.
+        assumed: what was taken from a library's defaults, and what it was taken to be.
+    """
+
+    config: SwinConfig
+    input_size: PerAxis | None
+    assumed: dict[str, str]
+
+
+def architecture(
+    source: str, reading: Reading, hints: Hints, config: Mapping[str, Any], input_size: PerAxis | None
+) -> Architecture:
+    """Returns the architecture of tensors.
+
+    Args:
+        source: for messages.
+        reading: the tensors under our names.
+        hints: what lies beside the file.
+        config: what the caller says: SwinConfig fields, above all else.
+        input_size: what the caller says of the size, pixels per axis.
+
+    Raises:
+        CheckpointError: the tensors are not those of a Swin Transformer, or leave something open; the message names
+            the argument that settles it.
+    """
+    fields = _shapes(source, reading.tensors)
+    axes = len(fields["patch_size"])
+    told = facts([(kind, stage, tensor) for kind, stage, _, _, tensor in reading.buffers], axes)
+    assumed = dict(reading.layout.assumed)
+    contradicts = _contradicts(hints, fields)
+    if contradicts and hints.certain:
+        raise CheckpointError(f"{source}: {contradicts}; they are of different models: correct {hints.source}")
+    if contradicts:
+        assumed[hints.source] = f"not used, for {contradicts}"
+        hints = Hints()
+    size = input_size or hints.input_size or _size(told, fields)
+    merged = {**reading.layout.rule, **hints.fields, **fields, **config}
+    if "window_size" not in merged:
+        merged["window_size"] = _windows(source, reading, told, hints, merged, size)
+    elif input_size is not None and isinstance(merged["window_size"], int):
+        merged["window_size"] = settle(reading, merged, (merged["window_size"],) * axes, input_size)
+    if "pretrained_window_size" not in merged and fields.get("position_bias") == "continuous":
+        merged["pretrained_window_size"] = _trained(told, hints, merged)
+    grid = merged.pop("absolute_position_size", None)
+    if "position_embed.embedding" in reading.tensors:
+        merged["absolute_position_size"] = grid or _position_grid(source, reading, merged, size)
+    try:
+        found = SwinConfig.from_dict(merged)
+    except ConfigError as error:
+        raise CheckpointError(f"{source}: its tensors describe no model: {error}") from error
+    _check_buffers(source, reading, found, size if not told.grids else _size(told, fields))
+    return Architecture(found, size, assumed)
+
+
+def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The SwinConfig fields that keys and shapes tell."""
+    blocks = sorted(
+        {(int(m[1]), int(m[2])) for key in tensors if (m := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", key))}
+    )
+    stages = range(blocks[-1][0] + 1) if blocks else range(0)
+    depths = tuple(sum(stage == i for stage, _ in blocks) for i in stages)
+    if not depths or blocks != [(i, j) for i, depth in enumerate(depths) for j in range(depth)]:
+        raise CheckpointError(f"{source}: blocks are missing (found: {depths} per stage); it is not a whole model")
+    cosine = "stages.0.blocks.0.attn.similarity.logit_scale" in tensors
+    bias = "attn.similarity.logit_scale" if cosine else "attn.position_bias.table"
+    needed = ["patch_embed.proj.weight", "stages.0.blocks.0.mlp.fc1.weight", "stages.0.blocks.0.attn.qkv.weight"]
+    for key in (*needed, *(f"stages.{i}.blocks.0.{bias}" for i in stages)):
+        if key not in tensors or tensors[key].ndim < 2 or 0 in tensors[key].shape:
+            raise CheckpointError(f"{source}: tensor {key} (swindow's name) is missing or empty; not a whole model")
+    proj = tensors["patch_embed.proj.weight"]
+    norms = tuple(i for i in stages if f"out_norms.{i}.weight" in tensors)
+    extra = [j for i, j in blocks if i == len(depths) - 1 or i == 0 if f"stages.{i}.blocks.{j}.norm3.weight" in tensors]
+    head, decoder = tensors.get("head.weight"), tensors.get("decoder.proj.weight")
+    fields: dict[str, Any] = {
+        "embed_dim": proj.shape[0],
+        "in_chans": proj.shape[1],
+        "patch_size": tuple(proj.shape[2:]),
+        "depths": depths,
+        "num_heads": tuple(tensors[f"stages.{i}.blocks.0.{bias}"].shape[0 if cosine else 1] for i in stages),
+        "mlp_ratio": tensors[needed[1]].shape[0] / proj.shape[0],
+        "num_classes": 0 if head is None or head.ndim != 2 else head.shape[0],
+        "qkv_bias": "qv" if cosine else "stages.0.blocks.0.attn.qkv.bias" in tensors,
+        "patch_norm": "patch_embed.norm.weight" in tensors,
+        "extra_norm_period": extra[0] + 1 if extra else 0,
+        "out_norms": bool(norms),
+        "final_merge": f"stages.{len(depths) - 1}.merge.reduction.weight" in tensors,
+        "mask_token": "mask_token" in tensors,
+        "decoder_stride": 0 if decoder is None else round((decoder.shape[0] / proj.shape[1]) ** (1 / (proj.ndim - 2))),
+        **({"out_indices": norms} if norms else {}),
+        **(V2 if cosine else {}),
+    }
+    reduction, norm = tensors.get("stages.0.merge.reduction.weight"), tensors.get("stages.0.merge.norm.weight")
+    if reduction is not None and norm is not None and reduction.ndim == 2 and norm.ndim == 1:
+        merged = max(1, (reduction.shape[1] // proj.shape[0]).bit_length() - 1)  # 4C: two axes, 8C: three
+        fields["merge_axes"] = tuple(range(proj.ndim - 2))[-merged:]
+        fields["merge_norm"] = "pre" if norm.shape[0] == reduction.shape[1] else "post"
+    return fields
+
+
+def _contradicts(hints: Hints, fields: Mapping[str, Any]) -> str:
+    """What lies beside the file and says something else than its tensors; "" where nothing does."""
+    for name, value in hints.fields.items():
+        if name in fields and name != "out_indices" and fields[name] != value:
+            return f"its tensors have {name} {fields[name]}, {hints.source} beside it says {value}"
+    return ""
+
+
+def _size(told: Facts, fields: Mapping[str, Any]) -> PerAxis | None:
+    """Pixels per axis, from a mask's map: exact, since the official code takes no other sizes."""
+    for stage, grid in sorted(told.grids.items()):
+        return tuple(g * 2**stage * patch for g, patch in zip(grid, fields["patch_size"]))
+    return None
+
+
+def settle(reading: Reading, fields: Mapping[str, Any], nominal: PerAxis, size: PerAxis) -> PerStage:
+    """The windows of a model that its library builds for images of that size."""
+    how = reading.layout.settles or ""
+    config = SwinConfig.from_dict(
+        {k: v for k, v in fields.items() if k != "absolute_position_size"} | {"window_size": 1}
+    )
+    grids = maps(config, size, rounds_down=how.endswith("_down"))
+    return tuple(settled(nominal, grids, how.removesuffix("_down") or None).values())
+
+
+def _windows(
+    source: str, reading: Reading, told: Facts, hints: Hints, fields: Mapping[str, Any], size: PerAxis | None
+) -> PerStage:
+    """The window of every stage: from buffers, from the sizes of tables, from config.json, or asked for."""
+    stages, axes = len(fields["depths"]), len(fields["patch_size"])
+    if len(told.windows) == stages:
+        return tuple(told.windows[i] for i in range(stages))
+    asked = hints.window
+    if asked is not None and isinstance(asked, tuple) and any(isinstance(w, tuple) for w in asked):
+        return asked
+    if fields.get("position_bias") != "continuous":
+        rows = [len(reading.tensors[f"stages.{i}.blocks.0.attn.position_bias.table"]) for i in range(stages)]
+        found = _from_tables(reading, fields, rows, size)
+        if found is not None:
+            return found
+        raise CheckpointError(
+            f"{source}: its tables of {rows} rows leave the windows open, for they are not square; try "
+            f"input_size= (pixels the weights are for), or config={{'window_size': ...}}, {axes} numbers per stage"
+        )
+    if asked is not None and size is not None:
+        if isinstance(asked, tuple) and len(asked) == stages != axes:
+            return tuple((w,) * axes for w in asked)
+        return settle(reading, fields, (asked,) * axes if isinstance(asked, int) else tuple(asked), size)
+    raise CheckpointError(
+        f"{source}: SwinV2's tensors do not tell the window; try config={{'window_size': 8}} (or one entry per stage), "
+        "and input_size= where the model was built for images so small that its windows shrank"
+    )
+
+
+def _from_tables(reading: Reading, fields: Mapping[str, Any], rows: list[int], size: PerAxis | None) -> PerStage | None:
+    """Windows from the rows of tables: square ones, or those that a library builds for a size; None: open."""
+    axes = len(fields["patch_size"])
+    sides = [round(count ** (1 / axes)) for count in rows]
+    if all(side**axes == count and side % 2 for side, count in zip(sides, rows, strict=True)):
+        return tuple(((side + 1) // 2,) * axes for side in sides)
+    for nominal in range(1, 65) if size is not None else ():
+        assert size is not None
+        windows = settle(reading, fields, (nominal,) * axes, size)
+        if [math.prod(2 * w - 1 for w in window) for window in windows] == rows:
+            return windows
+    return None
+
+
+def _trained(told: Facts, hints: Hints, fields: Mapping[str, Any]) -> PerStage | None:
+    """The windows that a continuous bias was trained with; None: those in use."""
+    stages, axes = len(fields["depths"]), len(fields["patch_size"])
+    windows: Any = fields["window_size"]
+    if isinstance(windows, int):
+        windows = (windows,) * stages
+    windows = tuple((w,) * axes if isinstance(w, int) else tuple(w) for w in windows)
+    given = dict(told.trained)
+    if hints.trained is not None:
+        for i, w in enumerate(hints.trained[:stages]):
+            if w:
+                given[i] = (w,) * axes if isinstance(w, int) else tuple(w)
+    trained = tuple(given.get(i, windows[i]) for i in range(stages))
+    return None if trained == windows else trained
+
+
+def _position_grid(source: str, reading: Reading, fields: Mapping[str, Any], size: PerAxis | None) -> PerAxis:
+    """The grid of an absolute position embedding, whose tensor is put into it."""
+    embedding = reading.tensors["position_embed.embedding"]
+    axes = len(fields["patch_size"])
+    if embedding.ndim == axes + 1:
+        return tuple(embedding.shape[:-1])
+    side = round(len(embedding) ** (1 / axes))
+    grid = tuple(-(-s // p) for s, p in zip(size, fields["patch_size"])) if size is not None else (side,) * axes
+    if math.prod(grid) != len(embedding):
+        raise CheckpointError(
+            f"{source}: its absolute position embedding of {len(embedding)} tokens has another grid than {grid}; "
+            "try input_size= with the height and width (pixels) that the weights are for"
+        )
+    reading.tensors["position_embed.embedding"] = embedding.view(*grid, -1)
+    return grid
+
+
+def _check_buffers(source: str, reading: Reading, config: SwinConfig, size: PerAxis | None) -> None:
+    """Raises CheckpointError where a file's buffers are not those of the model that it describes."""
+    grids = maps(config, size) if size is not None else [None] * config.num_stages
+    for kind, stage, number, key, tensor in reading.buffers:
+        if kind == "mask" and size is None:
+            continue
+        if mismatch(tensor, BUFFERS[kind](Block(config, stage, number, grids[stage]))):
+            window = "x".join(map(str, config.window_size[stage]))
+            raise CheckpointError(
+                f"{source}: {key} is not that of a window of {window}; the file is broken, or config= or input_size= "
+                "do not fit it"
+            )

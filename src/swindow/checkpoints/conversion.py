@@ -1,0 +1,140 @@
+"""From one library's file to another's, with the proof that both hold the same model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..models import SwinTransformer
+from .describing import describe
+from .loading import load
+from .saving import save
+
+NEAR = 2e-5  # largest difference over largest value, fp32
+RULES = ("shrink", "shift_single", "mask_padding", "patch_remainder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What a conversion did.
+
+    Attributes:
+        out: the file or folder that was written.
+        layout: whose layout it is.
+        difference: largest difference over largest value, of the outputs of the source's model and of what was written,
+            read again, for a random image.
+        left_out: our keys that the layout has no place for, and why.
+        other_sizes: SwinConfig fields by which the target's library takes sizes otherwise than the source's: (source's,
+            target's).
+        model: ``describe`` of the source's model.
+    """
+
+    out: Path
+    layout: str
+    difference: float
+    left_out: dict[str, str]
+    other_sizes: dict[str, tuple[Any, Any]]
+    model: dict[str, Any]
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    layout: str = "swindow",
+    overwrite: bool = False,
+    input_size: int | tuple[int, ...] | None = None,
+    **settings: Any,
+) -> Conversion:
+    """Writes a checkpoint in another library's layout, reads it again, and compares the two models' outputs.
+
+    Args:
+        source: as for ``swindow.load``.
+        out: as for ``swindow.save``; the source itself is refused.
+        layout: the layout to write, one of ``swindow.list_layouts()``.
+        overwrite: whether a file that is there may be replaced.
+        input_size: the size of images that both are for, pixels.
+        **settings: other arguments of ``swindow.load``, for instance ``config`` or ``num_classes``.
+
+    Raises:
+        CheckpointError: as ``load`` and ``save``; or the outputs differ, then nothing stays at ``out``.
+        OutputError: it cannot be written.
+    """
+    out = Path(out)
+    if out.exists() and not overwrite:
+        raise CheckpointError(f"{out}: is there already; try another name, or overwrite")
+    if out.exists() and Path(source).exists() and os.path.samefile(out, source):
+        raise CheckpointError(f"{out}: is the source itself; try another name")
+    model = load(source, input_size=input_size, **settings)
+    trial = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")
+    try:
+        left_out = save(model, trial, layout, input_size)
+        rules = {name: getattr(model.config, name) for name in RULES}
+        silent = out.suffix != "" and (layout, out.suffix) != ("swindow", ".safetensors")  # some tell no windows
+        told = {name: getattr(model.config, name) for name in ("window_size", "pretrained_window_size") if silent}
+        again, plain = (load(trial, layout, config={**told, **fields}) for fields in (rules, {}))
+        found = difference(model, again)
+        if not found <= NEAR:
+            raise CheckpointError(
+                f"{out}: what was written gives other outputs (difference {found:.1e}); it was removed"
+            )
+        _put(trial, out)
+    finally:
+        _remove(trial)
+    other = {name: (getattr(model.config, name), getattr(plain.config, name)) for name in RULES}
+    return Conversion(
+        out,
+        layout,
+        found,
+        left_out,
+        {name: pair for name, pair in other.items() if pair[0] != pair[1]},
+        describe(model),
+    )
+
+
+@torch.inference_mode()
+def difference(one: SwinTransformer, other: SwinTransformer) -> float:
+    """Returns the largest difference over the largest value, of all that both give for one random image.
+
+    That is every stage's map, and the logits where both have heads of the same classes.
+    """
+    config = one.config
+    side = [8 * patch * max(w[axis] for w in config.window_size) for axis, patch in enumerate(config.patch_size)]
+    side = [min(s, 16) if axis < config.ndim - 2 else min(s, 224) for axis, s in enumerate(side)]
+    x = torch.randn(1, config.in_chans, *side, generator=torch.Generator().manual_seed(0))
+    pairs = list(zip(_maps(one, x), _maps(other, x), strict=True))
+    if config.num_classes == other.config.num_classes:
+        pairs.append((one(x), other(x)))
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in pairs)
+
+
+def _maps(model: SwinTransformer, x: Tensor) -> list[Tensor]:
+    """The map of every stage, before any norm that only some layouts have."""
+    x, found = model.position_embed(model.patch_embed(x)), []
+    for stage in model.stages:
+        y, x = stage(x)
+        found.append(y)
+    return found
+
+
+def _put(trial: Path, out: Path) -> None:
+    if trial.is_dir():
+        out.mkdir(parents=True, exist_ok=True)
+        for file in trial.iterdir():
+            file.replace(out / file.name)
+    else:
+        trial.replace(out)
+
+
+def _remove(trial: Path) -> None:
+    if trial.is_dir():
+        for file in trial.iterdir():
+            file.unlink()
+        trial.rmdir()
+    elif trial.exists():
+        trial.unlink()

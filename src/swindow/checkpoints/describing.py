@@ -1,0 +1,53 @@
+"""What a model is, counted and said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .. import kernels
+from ..config import PerAxis
+from ..models import SwinTransformer
+from ..variants import image_size, variant_of
+
+
+def describe(model: SwinTransformer) -> dict[str, Any]:
+    """Returns what a model is, as JSON values: load report, variant, size, cost, config, what travels with the weights.
+
+    ``gmacs`` is billions of multiplications and additions, in pairs, of one image of ``input_size`` pixels: matrix
+    products and convolutions, those of attention included.
+    """
+    config = model.config
+    variant = variant_of(config)
+    size = model.metadata.get("input_size") or model.metadata.get("preprocess", {}).get("size")
+    if size is None and config.ndim == 2:
+        size = (image_size(variant or ""),) * 2
+    return {
+        **({} if model.load_report is None else model.load_report.to_dict()),
+        "variant": variant,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **model.metadata,
+        "input_size": None if size is None else list(size),
+        "gmacs": None if size is None else round(count_macs(model, tuple(size)) / 1e9, 3),
+        "config": config.to_dict(),
+    }
+
+
+def count_macs(model: SwinTransformer, input_size: PerAxis) -> int:
+    """Returns the multiply-accumulate operations of one image (an int): matrix products and convolutions.
+
+    Counted from outside, on tensors without data; it neither changes the model nor needs its memory.
+
+    Example:
+        >>> import swindow
+        >>> round(count_macs(swindow.create("swin_tiny"), (224, 224)) / 1e9, 1)
+        4.5
+    """
+    with torch.device("meta"):
+        shadow = SwinTransformer(model.config).eval()
+        x = torch.empty(1, model.config.in_chans, *input_size)
+    with kernels.using("reference"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        shadow(x)
+    return counter.get_total_flops() // 2

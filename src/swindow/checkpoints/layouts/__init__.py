@@ -1,0 +1,48 @@
+"""The layouts of other libraries' files: one two-way table of names each."""
+
+from __future__ import annotations
+
+from ...config import SwinConfig
+from ...errors import CheckpointError, nearest
+from .layout import Layout
+from .monai import MONAI_LAYOUTS
+from .official import OFFICIAL
+from .openmmlab import OPENMMLAB
+from .own import OWN
+from .table import Table, Translation
+from .timm import TIMM
+from .torchvision import TORCHVISION
+from .transformers import TRANSFORMERS
+
+__all__ = ["LAYOUTS", "OWN", "Layout", "Table", "Translation", "layout_for", "layouts_named", "names"]
+
+# In this order: where a file fits several, the first is taken.
+LAYOUTS: tuple[Layout, ...] = (OWN, *TIMM, *OFFICIAL, *TORCHVISION, *TRANSFORMERS, *OPENMMLAB, *MONAI_LAYOUTS)
+
+
+def names() -> list[str]:
+    """What ``load(layout=...)`` and ``save(layout=...)`` take."""
+    return list(dict.fromkeys(layout.name for layout in LAYOUTS))
+
+
+def layouts_named(name: str | None) -> tuple[Layout, ...]:
+    """The layouts of that name; all for None. Raises CheckpointError for an unknown name."""
+    if name is not None and name not in names():
+        raise CheckpointError(
+            f"layout: got {name!r}{nearest(str(name), names())}, expected one of {', '.join(names())}"
+        )
+    return tuple(layout for layout in LAYOUTS if name in (None, layout.name))
+
+
+def layout_for(name: str, config: SwinConfig) -> Layout:
+    """The layout of that name for models like this one. Raises CheckpointError where the library has none."""
+    cosine = config.similarity == "cosine"
+    known = layouts_named(name)
+    for layout in known:
+        fits = config.ndim in layout.axes and layout.cosine in (None, cosine)
+        if fits and layout.out_norms in (None, config.out_norms):
+            return layout
+    what = f"{'SwinV2' if cosine else 'Swin'} with {config.ndim} axes{', a norm per map' if config.out_norms else ''}"
+    raise CheckpointError(
+        f"layout {name!r} has no models like this one ({what}); it has {' | '.join(layout.title for layout in known)}"
+    )

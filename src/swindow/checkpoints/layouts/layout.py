@@ -1,0 +1,61 @@
+"""What there is to know of a library's files: names, prefixes, and how the library takes sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from .table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """One way to lay out a Swin Transformer's weights in a file.
+
+    Attributes:
+        name: what ``load`` and ``save`` call it.
+        title: whose files these are, for people.
+        table: their names and ours.
+        anchor: the name, after ``body``, of the patch embedding's weight: by it files are recognised.
+        body: the prefix before the backbone's names where a classifier stands beside it. A file that holds the
+            backbone alone may do without.
+        bare: whether a file without classifier or decoder is written without ``body``.
+        axes: numbers of axes of the models.
+        cosine: True for SwinV2 only, False for Swin only, None for both.
+        out_norms: True for models with a norm per map only, False for those without, None for both.
+        rule: the SwinConfig fields that stand for how this library takes sizes.
+        buffers: what it saves beside weights, by block (``derived``): ending of the key to the function's name.
+        settles: how it shrinks windows when a model is built: None, "axis" or "min"; "min_down" rounds maps down.
+        norm_optional: whether it has models without a final norm.
+        stage_norms: whether it has norms per stage only; a final norm is then that of the last stage.
+        one_window: whether all stages have one window.
+        needs_patch_norm: whether its patch embedding always has a norm.
+        needs_size: whether its files hold masks for one size of image.
+        left_out: our keys that it has no place for and does well without, and why.
+        fits: whether keys (with ``body``) look like this library's, where another has the same names.
+        assumed: what no file of it says, and what is taken instead.
+        preprocess: its documented way to prepare images: fit, crop_fraction.
+    """
+
+    name: str
+    title: str
+    table: Table
+    anchor: str = "patch_embed.proj.weight"
+    body: str = ""
+    bare: bool = False
+    axes: tuple[int, ...] = (2,)
+    cosine: bool | None = None
+    out_norms: bool | None = None
+    rule: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    buffers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    settles: str | None = None
+    norm_optional: bool = False
+    stage_norms: bool = False
+    one_window: bool = False
+    needs_patch_norm: bool = False
+    needs_size: bool = False
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fits: Callable[[Collection[str]], bool] = lambda keys: True
+    assumed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    preprocess: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -1,0 +1,284 @@
+"""From a source of weights to a model that is filled, and a report of what was done."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import PerAxis, SwinConfig
+from ..errors import CheckpointError, ConfigError
+from ..models import SwinTransformer
+from ..variants import image_size, variant_of
+from .architecture import Architecture, architecture, settle
+from .layouts import OWN
+from .neighbours import Hints, hints
+from .recognise import Reading, recognise
+from .report import LoadReport
+from .sources import Source, open_source
+from .tensors import Resize, adapt, check_resize
+
+KEY = "swindow"  # our entry in the metadata of a safetensors file
+IMAGENET_22K = 21_841
+ROWS_OF_1K = Path(__file__).with_name("imagenet_22k_to_1k.txt")
+
+
+def load(
+    source: str | Path | Mapping[str, Any],
+    layout: str | None = None,
+    config: SwinConfig | Mapping[str, Any] | None = None,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    window_size: Any = None,
+    input_size: int | tuple[int, ...] | None = None,
+    table_resize: Resize = "bicubic",
+    dtype: torch.dtype | None = torch.float32,
+) -> SwinTransformer:
+    """Returns the model that some weights are of, whichever library wrote them, in eval mode on the CPU.
+
+    Layout and architecture are recognised from keys and shapes. Every tensor is accounted for: ``model.load_report``
+    says what was taken, dropped, resized, newly initialised, and what no file says and was assumed; whatever cannot be
+    explained is an error. No code in a file is run. Large files are mapped into memory, not read twice: do not write
+    to a file, in place, while a model made of it is in use (``swindow.save`` never does).
+
+    Args:
+        source: the path of a .safetensors, .pth, .pt, .bin or .ckpt file; a folder with config.json and weights, in
+            several files too; ``"hf://org/name"`` or ``"hf://org/name@revision"``; or a state dict, key to tensor.
+        layout: whose names the keys are, one of ``swindow.list_layouts()``; None: recognised.
+        config: what shapes cannot tell, or what is to be otherwise than in that library: a SwinConfig, or a dict of
+            some of its fields, for instance ``{"window_size": 8}``.
+        num_classes: another number of classes: the head is replaced by a newly initialised one and the class names
+            are dropped (for 1000 of ImageNet-22k's 21,841, by the rows of those classes, as in the official code); 0
+            removes the head. What only pre-training needs (mask token, decoder) is dropped too.
+        in_chans: another number of input channels: the patch embedding is adapted, the sum over channels kept, and the
+            preprocessing, made for the old number, is dropped.
+        window_size: other windows, as in SwinConfig: tables of position biases are resized, a continuous bias keeps
+            the windows that it was trained with.
+        input_size: the size of images, in pixels (an int, or one per axis), that the weights are for. It settles what
+            depends on it: windows that the library shrinks to its maps when a model is built; tables of another size
+            are resized.
+        table_resize: how tables are resized: ``"bicubic"``, or ``"geometric"`` as in SimMIM (needs scipy).
+        dtype: of the model's weights; None: as in the source.
+
+    Raises:
+        CheckpointError: the source is absent, broken, refused, or of another kind; or it leaves something open: then
+            the message names the argument that settles it.
+        ConfigError: an argument is wrong.
+
+    Example:
+        >>> import tempfile, swindow
+        >>> path = tempfile.mkdtemp() + "/model.safetensors"
+        >>> swindow.save(swindow.create("swin_nano", num_classes=10), path)
+        >>> swindow.load(path, num_classes=3).load_report.initialised
+        ('head.weight', 'head.bias')
+    """
+    found = open_source(source)
+    about = hints(found.neighbours)
+    about.certain = found.whole_folder
+    known = config.to_dict() if isinstance(config, SwinConfig) else dict(config or {})
+    return load_tensors(
+        found, about, layout, known, num_classes, in_chans, window_size, input_size, table_resize, dtype
+    )
+
+
+def load_tensors(
+    found: Source,
+    about: Hints,
+    layout: str | None = None,
+    known: Mapping[str, Any] = MappingProxyType({}),
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    window_size: Any = None,
+    input_size: int | tuple[int, ...] | None = None,
+    table_resize: Resize = "bicubic",
+    dtype: torch.dtype | None = torch.float32,
+) -> SwinTransformer:
+    """``load`` for a source that is open: ``about`` is what lies beside it, ``known`` what the caller says."""
+    check_resize(table_resize)
+    reading = recognise(found.name, found.tensors, layout or (OWN.name if KEY in found.metadata else None))
+    size = _pixels(input_size, reading)
+    if KEY in found.metadata:
+        kind, metadata = _own(found, known)
+    else:
+        kind = architecture(found.name, reading, about, known, size)
+        metadata = _metadata(found, reading, about, kind)
+    tensors, config, resized = _fitted(found, reading, kind, in_chans, window_size, size, table_resize)
+    fresh = _without_norm(reading, config)
+    with torch.device("meta"):  # no initialisation is paid for
+        model = SwinTransformer(config)
+    model.load_state_dict(
+        {k: v if dtype is None else v.to(dtype) for k, v in {**tensors, **fresh}.items()}, assign=True
+    )
+    model.metadata = metadata
+    if "patch_embed.proj.weight" in resized:
+        model.metadata.pop("preprocess", None)
+    dropped = {**found.beside, **reading.dropped}
+    dropped |= {key: "worked out anew from sizes" for *_, key, _ in reading.buffers}
+    initialised: tuple[str, ...] = tuple(fresh)
+    if num_classes is not None:
+        left, made, rows = _replace_head(model, num_classes)
+        dropped |= {key: why for name, why in left.items() for key in reading.origin.get(name, (name,))}
+        initialised, resized = initialised + made, resized | rows
+    new = {*resized, *initialised}
+    matched = sum(name in tensors and name not in new for name in model.state_dict())
+    model.load_report = LoadReport(
+        found.name, reading.layout.name, matched, dropped, resized, initialised, kind.assumed
+    )
+    return model.eval()
+
+
+def _pixels(size: int | tuple[int, ...] | None, reading: Reading) -> PerAxis | None:
+    """``input_size``, per axis."""
+    if size is None:
+        return None
+    axes = reading.tensors["patch_embed.proj.weight"].ndim - 2
+    pixels = (size,) * axes if isinstance(size, int) else tuple(size)
+    if len(pixels) != axes or not all(isinstance(p, int) and p > 0 for p in pixels):
+        raise ConfigError(f"input_size: got {size!r}, expected pixels above 0: an int, or one for each of {axes} axes")
+    return pixels
+
+
+def _own(found: Source, known: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:
+    """What our own description of a file says."""
+    try:
+        about = json.loads(found.metadata[KEY])
+        fields, metadata = dict(about["config"]), dict(about["metadata"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{found.name}: its description is broken; expected a file written by swindow.save"
+        ) from error
+    try:
+        config = SwinConfig.from_dict({**fields, **known})
+    except ConfigError as error:
+        raise CheckpointError(f"{found.name}: its config is not one this version knows: {error}") from error
+    size = metadata.get("input_size")
+    return Architecture(config, None if size is None else tuple(size), {}), metadata
+
+
+def _fitted(
+    found: Source,
+    reading: Reading,
+    kind: Architecture,
+    in_chans: int | None,
+    window_size: Any,
+    size: PerAxis | None,
+    table_resize: Resize,
+) -> tuple[dict[str, Tensor], SwinConfig, dict[str, str]]:
+    """The tensors, checked, in the sizes that were asked for."""
+    config = kind.config
+    with torch.device("meta"):
+        expected = SwinTransformer(config).state_dict()
+    check(found.name, reading, expected)
+    if size is not None and reading.layout.settles is not None:
+        nominal = tuple(max(w[axis] for w in config.window_size) for axis in range(config.ndim))
+        if window_size is not None and isinstance(window_size, int):
+            nominal = (window_size,) * config.ndim
+        if window_size is None or isinstance(window_size, int):
+            window_size = settle(reading, config.to_dict(), nominal, size)
+    return adapt(reading.tensors, config, in_chans, window_size, table_resize)
+
+
+def check(source: str, reading: Reading, expected: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError where tensors are not exactly those of a model, or hold what no weight is."""
+    tensors = reading.tensors
+    for name, wanted in expected.items():
+        if name not in tensors:
+            if name.startswith("norm.") and reading.layout.norm_optional:
+                continue
+            raise CheckpointError(f"{source}: tensor {name} (swindow's name) is missing; the file is not a whole model")
+        tensor, theirs = tensors[name], " and ".join(reading.origin[name])
+        if tensor.shape != wanted.shape:
+            raise CheckpointError(
+                f"{source}: tensor {theirs} has shape {tuple(tensor.shape)}, expected {tuple(wanted.shape)} "
+                "from the others; the file is broken, or config= does not fit it"
+            )
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{source}: tensor {theirs} has type {tensor.dtype}, expected a floating type")
+        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
+            raise CheckpointError(f"{source}: tensor {theirs} is larger than what the file holds of it")
+        if not bool(torch.isfinite(tensor.sum(dtype=torch.float32))) and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"{source}: tensor {theirs} holds NaN or infinite values; the file is damaged, or training failed"
+            )
+    unexpected = {name: keys for name, keys in reading.origin.items() if name not in expected}
+    if reading.layout.out_norms:  # a backbone of transformers carries a final norm that it does not use
+        for name in [name for name in unexpected if name.startswith("norm.")]:
+            del tensors[name]
+            reading.dropped |= dict.fromkeys(unexpected.pop(name), "the norm of the last stage takes its place")
+    for name, keys in unexpected.items():
+        raise CheckpointError(
+            f"{source}: tensor {' and '.join(keys)} ({name} in swindow) has no place in the model of the others"
+        )
+
+
+def _without_norm(reading: Reading, config: SwinConfig) -> dict[str, Tensor]:
+    """The final norm of a backbone that has none: 1 and 0."""
+    if str(config.num_stages - 1) in {str(i) for i in config.out_stages if config.out_norms}:
+        return {}
+    width = config.width(config.num_stages - 1)
+    like = reading.tensors["patch_embed.proj.weight"]
+    fresh = {"norm.weight": like.new_ones(width), "norm.bias": like.new_zeros(width)}
+    return {name: value for name, value in fresh.items() if name not in reading.tensors}
+
+
+def _metadata(found: Source, reading: Reading, about: Hints, kind: Architecture) -> dict[str, Any]:
+    """What travels with foreign weights: size, class names, preprocessing; where no file says it, the library's."""
+    config, metadata = kind.config, copy.deepcopy(about.metadata)
+    variant = variant_of(config)
+    size = kind.input_size or ((image_size(variant),) * config.ndim if variant and config.ndim == 2 else None)
+    if size is not None:
+        metadata["input_size"] = list(size)
+    names = found.about.get("CLASSES") or (found.about.get("dataset_meta") or {}).get("classes")
+    if isinstance(names, (list, tuple)):
+        metadata.setdefault("class_names", [str(name) for name in names])
+    if len(metadata.get("class_names", ())) != config.num_classes:
+        metadata.pop("class_names", None)
+    if "preprocess" not in metadata and config.ndim == 2 and config.in_chans == 3 and reading.layout is not OWN:
+        side = size if size is not None else (224, 224)
+        how = {"fit": "crop", "crop_fraction": 224 / 256, **reading.layout.preprocess}
+        if min(side) >= 384:  # published models of this size were fine-tuned without a crop
+            how |= {"crop_fraction": 1.0} if reading.layout.name == "timm" else {"fit": "squash"}
+        metadata["preprocess"] = {"size": list(side), **how}
+        way = (
+            "the whole image" if how["fit"] == "squash" else f"the centre {how['crop_fraction']:.3f} of the short side"
+        )
+        kind.assumed["preprocess"] = f"{way}, to {math.prod(side[:1])} pixels, bicubic; ImageNet's mean and deviation"
+    return metadata
+
+
+def _replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, str], tuple[str, ...], dict[str, str]]:
+    """Gives the model a head for other classes: what was dropped, initialised, and cut out of the old one."""
+    dropped: dict[str, str] = {}
+    for name, field, none in (("mask_token", "mask_token", False), ("decoder", "decoder_stride", 0)):
+        if num_classes and getattr(model.config, field):
+            dropped |= {key: "only pre-training needs it" for key in model.state_dict() if key.split(".")[0] == name}
+            model.config = model.config.replace(**{field: none})
+            setattr(model, name, None if name == "mask_token" else nn.Identity())
+    old = model.config.num_classes
+    if num_classes == old:
+        return dropped, (), {}
+    model.config = model.config.replace(num_classes=num_classes)
+    model.metadata = {key: value for key, value in model.metadata.items() if key != "class_names"}
+    if (old, num_classes) == (IMAGENET_22K, 1000):
+        rows = torch.tensor([int(row) for row in ROWS_OF_1K.read_text().split()])
+        head = nn.Linear(model.config.width(model.config.num_stages - 1), num_classes, device="meta")
+        cut = {f"head.{name}": "the rows of ImageNet-1k's classes" for name, _ in head.named_parameters()}
+        head.load_state_dict({key: value[rows] for key, value in model.head.state_dict().items()}, assign=True)
+        model.head = head
+        return dropped, (), cut
+    dropped |= {f"head.{name}": "num_classes was given" for name, _ in model.head.named_parameters()}
+    width, like = model.config.width(model.config.num_stages - 1), model.patch_embed.proj.weight
+    model.head = nn.Linear(width, num_classes, dtype=like.dtype, device=like.device) if num_classes else nn.Identity()
+    for name, parameter in model.head.named_parameters():
+        if name == "weight":
+            nn.init.trunc_normal_(parameter, std=0.02)
+        else:
+            nn.init.zeros_(parameter)
+    return dropped, tuple(f"head.{name}" for name, _ in model.head.named_parameters()), {}

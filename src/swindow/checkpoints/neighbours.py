@@ -1,0 +1,234 @@
+"""What lies beside the weights of transformers and timm: config.json, preprocessor_config.json; read and written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import SwinConfig
+from ..errors import CheckpointError
+from ..variants import variant_config, variant_of
+
+RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+# transformers' names of what is ours, one to one.
+TRANSFORMERS = {
+    "embed_dim": "embed_dim",
+    "depths": "depths",
+    "num_heads": "num_heads",
+    "num_channels": "in_chans",
+    "mlp_ratio": "mlp_ratio",
+    "hidden_dropout_prob": "drop_rate",
+    "attention_probs_dropout_prob": "attn_drop_rate",
+    "drop_path_rate": "drop_path_rate",
+    "layer_norm_eps": "norm_eps",
+}
+
+# timm's names of published SwinV2 models, whose windows no tensor tells.
+TIMM = {
+    "swinv2_tiny_window8_256": "swinv2_tiny_w8",
+    "swinv2_tiny_window16_256": "swinv2_tiny_w16",
+    "swinv2_small_window8_256": "swinv2_small_w8",
+    "swinv2_small_window16_256": "swinv2_small_w16",
+    "swinv2_base_window8_256": "swinv2_base_w8",
+    "swinv2_base_window16_256": "swinv2_base_w16",
+    "swinv2_base_window12_192": "swinv2_base_w12_192",
+    "swinv2_base_window12to16_192to256": "swinv2_base_w12to16",
+    "swinv2_base_window12to24_192to384": "swinv2_base_w12to24",
+    "swinv2_large_window12_192": "swinv2_large_w12_192",
+    "swinv2_large_window12to16_192to256": "swinv2_large_w12to16",
+    "swinv2_large_window12to24_192to384": "swinv2_large_w12to24",
+}
+
+
+@dataclasses.dataclass
+class Hints:
+    """What is known of a model from beside its weights.
+
+    Attributes:
+        source: where from, for messages.
+        fields: SwinConfig fields that tensors tell too, or that shapes cannot tell.
+        window: the window that the model was asked for; it may have been shrunk to its maps.
+        trained: SwinV2's pretrained windows, per stage.
+        input_size: pixels per axis.
+        metadata: class names and preprocessing.
+        certain: whether they belong to the weights, being of one folder that was asked for.
+    """
+
+    source: str = ""
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+    window: Any = None
+    trained: tuple[Any, ...] | None = None
+    input_size: tuple[int, ...] | None = None
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    certain: bool = True
+
+
+def hints(neighbours: Mapping[str, Mapping[str, Any]]) -> Hints:
+    """Reads config.json and preprocessor_config.json. Raises CheckpointError where they make no sense."""
+    about = neighbours.get("config.json", {})
+    try:
+        if about.get("model_type") in ("swin", "swinv2"):
+            return _of_transformers(about, neighbours.get("preprocessor_config.json"))
+        if "architecture" in about and isinstance(about.get("pretrained_cfg"), Mapping):
+            return _of_timm(about)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"config.json: cannot be understood ({error}); correct it or give config=") from error
+    return Hints()
+
+
+def _of_transformers(about: Mapping[str, Any], processor: Mapping[str, Any] | None) -> Hints:
+    act = about.get("hidden_act", "gelu")
+    if act != "gelu":
+        raise CheckpointError(f"config.json: got hidden_act {act!r}, expected 'gelu': Swin Transformers have no other")
+    fields = {ours: _tuple(about[theirs]) for theirs, ours in TRANSFORMERS.items() if theirs in about}
+    patch = about.get("patch_size", 4)
+    found = Hints("config.json", {**fields, "patch_size": _two(patch)})
+    found.window = _two(about.get("window_size", 7))
+    found.input_size = _two(about.get("image_size", 224))
+    trained = about.get("pretrained_window_sizes")
+    if trained and any(trained):
+        found.trained = tuple(trained)
+    names = about.get("id2label", {})
+    labels = [str(names[key]) for key in sorted(names, key=int)]
+    if labels and not all(label == f"LABEL_{i}" for i, label in enumerate(labels)):
+        found.metadata["class_names"] = labels
+    if processor is not None:
+        size = processor.get("size", found.input_size)
+        size = (size.get("height", 224), size.get("width", 224)) if isinstance(size, Mapping) else _two(size)
+        found.metadata["preprocess"] = {
+            "size": size,
+            "fit": "squash",
+            "interpolation": RESAMPLE.get(processor.get("resample", 3), "bicubic"),
+            **{
+                ours: tuple(map(float, processor[theirs]))
+                for theirs, ours in (("image_mean", "mean"), ("image_std", "std"))
+                if theirs in processor
+            },
+        }
+    return found
+
+
+def _of_timm(about: Mapping[str, Any]) -> Hints:
+    how, arguments = about["pretrained_cfg"], about.get("model_args") or {}
+    found = Hints("config.json")
+    if about["architecture"] in TIMM:
+        variant = variant_config(TIMM[about["architecture"]])
+        found.window, found.trained = variant.window_size[0], variant.pretrained_window_size
+    if "window_size" in arguments:
+        found.window = _tuple(arguments["window_size"])
+    if "pretrained_window_sizes" in arguments:
+        found.trained = _tuple(arguments["pretrained_window_sizes"])
+    size = tuple(how["input_size"][1:]) if "input_size" in how else None
+    found.input_size = _two(arguments["img_size"]) if "img_size" in arguments else size
+    if size is not None:
+        found.metadata["preprocess"] = {
+            "size": found.input_size,
+            "fit": "squash" if how.get("crop_mode") == "squash" else "crop",
+            "crop_fraction": float(how.get("crop_pct") or 0.9),
+            "interpolation": how.get("interpolation", "bicubic"),
+            **{key: tuple(how[key]) for key in ("mean", "std") if key in how},
+        }
+    names = about.get("label_names") or how.get("label_names")
+    if names:
+        found.metadata["class_names"] = list(map(str, names))
+    return found
+
+
+# --- written ----------------------------------------------------------------------------------------------------------
+
+
+def for_transformers(config: SwinConfig, metadata: Mapping[str, Any], side: int) -> dict[str, dict[str, Any]]:
+    """The JSON files beside transformers' weights, by name."""
+    v2 = config.similarity == "cosine"
+    prefix = "Swinv2" if v2 else "Swin"
+    kind = "Backbone" if config.out_norms else "ForImageClassification" if config.num_classes else "Model"
+    kind = "ForMaskedImageModeling" if config.decoder_stride else kind
+    trained = [w[0] for w in config.pretrained_window_size or ()]
+    about: dict[str, Any] = {
+        "architectures": [prefix + kind],
+        "model_type": prefix.lower(),
+        **{theirs: getattr(config, ours) for theirs, ours in TRANSFORMERS.items()},
+        "hidden_act": "gelu",
+        "patch_size": config.patch_size[0],
+        "window_size": config.window_size[0][0],
+        "image_size": side,
+        "qkv_bias": bool(config.qkv_bias),
+        "use_absolute_embeddings": config.absolute_position_size is not None,
+        "out_features": [f"stage{i + 1}" for i in config.out_stages],
+        **({"encoder_stride": config.decoder_stride} if config.decoder_stride else {}),
+        **({"pretrained_window_sizes": trained or [0] * config.num_stages} if v2 else {}),
+    }
+    if config.num_classes:
+        names = metadata.get("class_names") or [f"LABEL_{i}" for i in range(config.num_classes)]
+        about["id2label"] = {str(i): name for i, name in enumerate(names)}
+        about["label2id"] = {name: i for i, name in enumerate(names)}
+    files = {"config.json": about}
+    how = metadata.get("preprocess")
+    if how is not None:
+        files["preprocessor_config.json"] = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True,
+            "do_rescale": True,
+            "do_normalize": True,
+            "size": dict(zip(("height", "width"), how["size"])),
+            "resample": next(n for n, name in RESAMPLE.items() if name == how.get("interpolation", "bicubic")),
+            "rescale_factor": 1 / 255,
+            "image_mean": how.get("mean", (0.485, 0.456, 0.406)),
+            "image_std": how.get("std", (0.229, 0.224, 0.225)),
+        }
+    return files
+
+
+def for_timm(config: SwinConfig, metadata: Mapping[str, Any], side: int) -> dict[str, dict[str, Any]]:
+    """The config.json with which ``timm.create_model("local-dir:FOLDER")`` builds and fills the model."""
+    v2, how = config.similarity == "cosine", metadata.get("preprocess", {})
+    variant = variant_of(config)
+    published = {ours: theirs for theirs, ours in TIMM.items()}
+    default = "swinv2_tiny_window8_256" if v2 else "swin_tiny_patch4_window7_224"
+    windows = [max(w) for w in config.window_size]
+    trained = [w[0] for w in config.pretrained_window_size or ()]
+    return {
+        "config.json": {
+            "architecture": published.get(variant or "", default),
+            "num_classes": config.num_classes,
+            "num_features": config.width(config.num_stages - 1),
+            "global_pool": "avg",
+            "pretrained_cfg": {
+                "input_size": [config.in_chans, side, side],
+                "fixed_input_size": True,
+                "interpolation": how.get("interpolation", "bicubic"),
+                "crop_pct": how.get("crop_fraction", 0.9),
+                "crop_mode": "squash" if how.get("fit") == "squash" else "center",
+                "mean": how.get("mean", (0.485, 0.456, 0.406)),
+                "std": how.get("std", (0.229, 0.224, 0.225)),
+                "num_classes": config.num_classes,
+                "first_conv": "patch_embed.proj",
+                "classifier": "head.fc",
+                **({"label_names": metadata["class_names"]} if "class_names" in metadata else {}),
+            },
+            "model_args": {
+                "img_size": side,
+                "patch_size": config.patch_size[0],
+                "embed_dim": config.embed_dim,
+                "depths": config.depths,
+                "num_heads": config.num_heads,
+                "mlp_ratio": config.mlp_ratio,
+                "window_size": max(windows) if v2 or len(set(windows)) == 1 else windows,
+                **({"pretrained_window_sizes": trained} if trained else {}),
+            },
+        }
+    }
+
+
+def _two(value: Any) -> tuple[int, ...]:
+    """An int or a pair as a pair."""
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if not all(isinstance(v, int) and v > 0 for v in pair):
+        raise ValueError(f"{value!r}, expected numbers above 0")
+    return pair
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,216 @@
+"""From a model to a file in any library's layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..config import PerAxis, SwinConfig
+from ..errors import CheckpointError, ConfigError, OutputError
+from ..models import SwinTransformer
+from ..variants import image_size, variant_of
+from .derived import BUFFERS, Block, maps
+from .files import reason, replacing
+from .layouts import OWN, Layout, layout_for
+from .loading import KEY
+from .neighbours import for_timm, for_transformers
+
+SUFFIXES = (".safetensors", ".pth")
+
+
+def save(
+    model: SwinTransformer,
+    path: str | Path,
+    layout: str = "swindow",
+    input_size: int | tuple[int, ...] | None = None,
+) -> dict[str, str]:
+    """Writes a model in a library's layout; returns what that layout has no place for, and why it is left out.
+
+    Beside the weights it writes what the library's strict loading wants: index tables, coordinates, masks. Files are
+    written beside their place and moved there when they are whole.
+
+    Args:
+        model: it is not changed.
+        path: what to write: ``.safetensors``, or ``.pth`` (``torch.save`` of a flat dict). ``"transformers"`` writes a
+            folder (config.json, model.safetensors, preprocessor_config.json) and so does ``"timm"`` where the path has
+            no suffix (for ``timm.create_model("local-dir:PATH")``). Our own .safetensors holds config, class names and
+            preprocessing too.
+        layout: one of ``swindow.list_layouts()``.
+        input_size: the size of images, in pixels (an int, or one per axis), that what is written depends on: the masks
+            in official files, config.json. By default what the weights were made for.
+
+    Raises:
+        CheckpointError: the path's suffix is another one, or the library has no such models; nothing is written.
+        OutputError: the file cannot be written; what stood there before is intact.
+    """
+    path = Path(path)
+    chosen = layout_for(layout, model.config)
+    tensors, left_out = _translated(model, chosen)
+    if layout == "transformers" or (layout == "timm" and path.suffix == ""):
+        tensors = _plus_buffers(model, chosen, tensors, input_size) if layout == "timm" else tensors
+        side = _side(model, chosen, input_size)
+        write = for_timm if layout == "timm" else for_transformers
+        _check_square(model.config, chosen)
+        _write_folder(path, tensors, write(model.config, model.metadata, side))
+        return left_out
+    if path.suffix not in SUFFIXES:
+        raise CheckpointError(f"save: got {path}, expected a name that ends in {' or '.join(SUFFIXES)}")
+    tensors = _plus_buffers(model, chosen, tensors, input_size)
+    about = {"format": "pt"}
+    if chosen is OWN:
+        about[KEY] = json.dumps({"config": model.config.to_dict(), "metadata": model.metadata})
+    with replacing(path) as temporary:
+        if path.suffix == ".pth":
+            _torch_save(tensors, temporary)
+        else:
+            save_file(tensors, temporary, about)
+    return left_out
+
+
+def _torch_save(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        torch.save(tensors, path)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(f"torch.save failed ({' '.join(str(error).split())[:80]})") from error
+
+
+def _translated(model: SwinTransformer, layout: Layout) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The model's tensors under a library's names, and those it has no place for."""
+    config = model.config
+    if layout.one_window and len(set(config.window_size)) > 1:
+        raise CheckpointError(
+            f"layout {layout.name!r} has one window for all stages, the model has {config.window_size}; "
+            "try load(..., window_size=...), which resizes them, before saving"
+        )
+    if layout.needs_patch_norm and not config.patch_norm:
+        raise CheckpointError(f"layout {layout.name!r} always has a norm after the patch embedding, the model has none")
+    ours = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    ours = _norms_as(layout, config, ours)
+    found = layout.table.write(ours)
+    left_out = {}
+    for name in found.unknown:
+        why = next((why for start, why in layout.left_out.items() if name.startswith(start.rstrip("*"))), None)
+        if why is None:
+            raise CheckpointError(
+                f"layout {layout.name!r} ({layout.title}) has no place for {name} of this model; try another layout"
+            )
+        left_out[name] = why
+    tensors = {name: tensor.contiguous() for name, tensor in found.tensors.items()}
+    if layout.bare and not config.num_classes and not config.decoder_stride:
+        tensors = {name.removeprefix(layout.body): tensor for name, tensor in tensors.items()}
+    # Tensors of the model may share memory (a file may not), and what is a view of a larger one is written alone.
+    return {name: tensor.clone() for name, tensor in tensors.items()}, left_out
+
+
+def _norms_as(layout: Layout, config: SwinConfig, ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The final norm as that of the last stage, or the other way round, as a library has it."""
+    last = f"out_norms.{config.num_stages - 1}."
+    if layout.stage_norms and not config.out_norms:
+        return {name.replace("norm.", last, 1) if name.startswith("norm.") else name: t for name, t in ours.items()}
+    single = config.out_norms and config.out_stages == (config.num_stages - 1,)
+    has_stage_norms = layout.table.write({f"{last}weight": ours.get(f"{last}weight", torch.empty(0))}).tensors
+    if single and not has_stage_norms:
+        return {name.replace(last, "norm.", 1) if name.startswith(last) else name: t for name, t in ours.items()}
+    if layout.out_norms and f"{last}weight" in ours:  # it wants a final norm too, which it does not use
+        return {**ours, **{f"norm.{kind}": ours[f"{last}{kind}"] for kind in ("weight", "bias")}}
+    if layout.stage_norms:  # a norm that no map of the backbone goes through
+        return {name: tensor for name, tensor in ours.items() if not name.startswith("norm.")}
+    return ours
+
+
+def _plus_buffers(
+    model: SwinTransformer, layout: Layout, tensors: dict[str, Tensor], input_size: int | tuple[int, ...] | None
+) -> dict[str, Tensor]:
+    """The tensors and what the library saves beside them."""
+    if not layout.buffers:
+        return tensors
+    config = model.config
+    grids: list[Any] = [None] * config.num_stages
+    if layout.needs_size:
+        size = _size(model, layout, input_size)
+        grids = maps(config, size)
+        if any(g % w for grid, window in zip(grids, config.window_size) for g, w in zip(grid, window) if g > w):
+            raise ConfigError(f"input_size: got {size}, expected one whose maps {grids} are made of whole windows")
+    found = dict(tensors)
+    for i, depth in enumerate(config.depths):
+        for j in range(depth):
+            key = f"stages.{i}.blocks.{j}.norm1.weight"
+            block = next(iter(layout.table.write({key: torch.empty(0)}).tensors)).rsplit(".", 2)[0]
+            if layout.bare and not config.num_classes and not config.decoder_stride:
+                block = block.removeprefix(layout.body)
+            for ending, kind in layout.buffers.items():
+                cosine = config.position_bias == "continuous"
+                if (kind == "coordinates" and not cosine) or layout.bare:
+                    continue
+                buffer = BUFFERS[kind](Block(config, i, j, grids[i]))
+                if buffer is not None:
+                    found[f"{block}.{ending}"] = buffer
+    return found
+
+
+def _size(model: SwinTransformer, layout: Layout, input_size: int | tuple[int, ...] | None) -> PerAxis:
+    """The size of images, in pixels per axis, that a file is written for."""
+    config = model.config
+    size: Any = input_size or model.metadata.get("input_size")
+    size = size or model.metadata.get("preprocess", {}).get("size")
+    variant = variant_of(config)
+    if size is None and variant is not None:
+        size = image_size(variant)
+    if size is None:
+        raise CheckpointError(
+            f"layout {layout.name!r} is written for one size of images, and the model knows none; try input_size=224"
+        )
+    size = (size,) * config.ndim if isinstance(size, int) else tuple(size)
+    if len(size) != config.ndim or not all(isinstance(s, int) and s > 0 for s in size):
+        raise ConfigError(
+            f"input_size: got {size}, expected pixels above 0: an int, or one for each of {config.ndim} axes"
+        )
+    return size
+
+
+def _side(model: SwinTransformer, layout: Layout, input_size: int | tuple[int, ...] | None) -> int:
+    """The same, for files that know square images only."""
+    size = _size(model, layout, input_size)
+    if len(set(size)) > 1:
+        raise CheckpointError(f"layout {layout.name!r} describes square images, got {size}; try input_size={max(size)}")
+    return size[0]
+
+
+def _check_square(config: SwinConfig, layout: Layout) -> None:
+    """Raises CheckpointError for patches and windows that config.json cannot say."""
+    if len(set(config.patch_size)) > 1 or any(len(set(w)) > 1 for w in config.window_size):
+        raise CheckpointError(f"layout {layout.name!r} knows square patches and windows only")
+    if layout.name == "transformers" and layout.settles is None and len(set(config.window_size)) > 1:
+        raise CheckpointError(
+            f"layout 'transformers' has one window for all stages, the model has {config.window_size}; "
+            "try load(..., window_size=...), which resizes them, before saving"
+        )
+
+
+def _write_folder(path: Path, tensors: dict[str, Tensor], texts: Mapping[str, Any]) -> None:
+    """Writes a folder whole: beside its place, then moved there. A folder that is there keeps its other files."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".writing.", dir=path))
+    except OSError as error:
+        raise OutputError(f"could not write {path}: {reason(error)}; try another place") from error
+    try:
+        for name, content in texts.items():
+            with replacing(temporary / name) as file:
+                file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        with replacing(temporary / "model.safetensors") as file:
+            save_file(tensors, file, {"format": "pt"})
+        for file in sorted(temporary.iterdir()):
+            file.replace(path / file.name)
+    except OSError as error:
+        raise OutputError(f"could not write {path}: {reason(error)}; try another place") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,366 @@
+"""Any checkpoint in, any checkpoint out: their model, their file, ours, and back into theirs with strict loading.
+
+The names are checked from both sides: what a library wrote must be explained to the last key, and what we write it must
+take strictly. Libraries that cannot be installed here are in ``test_golden.py``.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from definition import difference, randomise
+from hypothesis import given
+from hypothesis import strategies as st
+from peers import peer
+from safetensors.torch import save_file
+from test_parity_peers import CLIP, NARROW, NARROW_V2, timm_model, torchvision_2d, torchvision_3d, transformers_v2
+from test_parity_volumes import our_maps
+
+import swindow
+from swindow import SwinConfig, SwinTransformer
+from swindow.checkpoints.layouts import LAYOUTS
+from swindow.checkpoints.layouts.own import OWN
+
+NEAR = 2e-5
+
+
+@pytest.fixture
+def there_and_back(tmp_path):
+    """Loads the file that a model's state dict makes, compares, writes it back, and loads that strictly into theirs."""
+
+    def run(theirs, x, layout, logits=lambda y: y, strict=True, **settings):
+        theirs = randomise(theirs).eval()
+        torch.save({"model": theirs.state_dict(), "epoch": 3}, tmp_path / "theirs.pth")
+        ours = swindow.load(tmp_path / "theirs.pth", **settings)
+        assert ours.load_report.layout == layout
+        assert ours.load_report.initialised == ()
+        with torch.no_grad():
+            wanted = logits(theirs(x))
+            assert difference(ours(x), wanted) <= NEAR
+            for suffix in (".pth", ".safetensors"):
+                swindow.save(ours, tmp_path / f"ours{suffix}", layout)
+            written = torch.load(tmp_path / "ours.pth", weights_only=True)
+            again = randomise(theirs)
+            again.load_state_dict(written, strict=True)
+            assert difference(logits(again(x)), wanted) <= 1e-6
+        assert swindow.load(tmp_path / "ours.safetensors", **settings).config == ours.config
+        return ours
+
+    return run
+
+
+# --- every table, by itself -------------------------------------------------------------------------------------------
+
+
+@st.composite
+def configs(draw):
+    """Configs with every optional tensor there is."""
+    axes = draw(st.integers(1, 3))
+    depths = tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=3)))
+    v2 = draw(st.booleans())
+    last = len(depths) - 1
+    out = draw(st.sampled_from([None, (last,), (0,)]))
+    fields = {"qkv_bias": draw(st.booleans())}
+    if v2:
+        fields = {"qkv_bias": "qv", "similarity": "cosine", "position_bias": "continuous"}
+        fields |= {"norm_placement": "post", "merge_norm": "post", "extra_norm_period": draw(st.integers(0, 2))}
+    return SwinConfig(
+        embed_dim=4,
+        depths=depths,
+        num_heads=(1,) * len(depths),
+        window_size=draw(st.integers(1, 3)),
+        patch_size=(2,) * axes,
+        num_classes=draw(st.sampled_from([0, 3])),
+        patch_norm=draw(st.booleans()),
+        absolute_position_size=draw(st.sampled_from([None, (3,) * axes])),
+        merge_axes=tuple(range(axes)),
+        final_merge=draw(st.booleans()),
+        mask_token=draw(st.booleans()),
+        decoder_stride=draw(st.sampled_from([0, 4])),
+        out_norms=out is not None,
+        out_indices=out,
+        **fields,
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.title)
+@given(config=configs())
+def test_every_table_is_a_bijection(layout, config):
+    """Ours to theirs and back: the same tensors, no key twice, and nothing invented; whatever has no place is named."""
+    if config.ndim not in layout.axes or layout.cosine not in (None, config.similarity == "cosine"):
+        return
+    ours = {k: torch.randn_like(v) for k, v in randomise(SwinTransformer(config)).state_dict().items()}
+    written = layout.table.write(ours)
+    assert written.incomplete == ()
+    read = layout.table.read(written.tensors)
+    assert (read.unknown, read.incomplete) == ((), ())
+    assert set(read.tensors) == set(ours) - set(written.unknown)
+    for key, tensor in read.tensors.items():
+        if key == "position_embed.embedding":
+            tensor = tensor.view(ours[key].shape)  # where theirs is flat, its grid is settled elsewhere
+        assert torch.equal(tensor, ours[key]), key
+    again = layout.table.write(read.tensors | {k: ours[k] for k in ("position_embed.embedding",) if k in ours})
+    assert all(torch.equal(again.tensors[key], tensor) for key, tensor in written.tensors.items())
+    assert not set(written.unknown) - {k for k in ours if not layout.table.write({k: ours[k]}).tensors}
+
+
+def test_our_own_table_names_every_tensor():
+    """A tensor that is new in the model must be put into the tables, or said to have no place in them."""
+    every = {"absolute_position_size": (3, 3), "final_merge": True, "mask_token": True, "decoder_stride": 4}
+    for fields in (
+        {},
+        {"similarity": "cosine", "position_bias": "continuous", "qkv_bias": "qv", "extra_norm_period": 1},
+    ):
+        config = SwinConfig(embed_dim=4, depths=(1, 2), num_heads=(1, 1), window_size=2, **every, **fields)
+        for out in ({}, {"out_norms": True}):
+            assert OWN.table.write(SwinTransformer(config.replace(**out)).state_dict()).unknown == ()
+
+
+# --- libraries that are installed -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(56, 56), (56, 112), (28, 56)])
+@pytest.mark.parametrize("config", [NARROW, NARROW_V2], ids=["v1", "v2"])
+def test_timm(config, size, there_and_back):
+    """Windows that it shrinks when it is built, for the size that it is built for."""
+    config = config.replace(window_size=7)
+    model = timm_model(config, size)
+    told = {} if config is NARROW else {"config": {"window_size": 7}}
+    ours = there_and_back(model, torch.randn(2, 3, *size), "timm", input_size=size, **told)
+    assert list(ours.config.window_size) == [tuple(s.blocks[0].window_size) for s in model.layers]
+
+
+def test_timm_needs_the_window_of_v2(tmp_path):
+    torch.save(timm_model(NARROW_V2, (64, 64)).state_dict(), tmp_path / "m.pth")
+    with pytest.raises(swindow.CheckpointError, match=r"config=\{'window_size': 8\}.*input_size="):
+        swindow.load(tmp_path / "m.pth")
+    assert swindow.load(tmp_path / "m.pth", config={"window_size": 8}).config.window_size == ((8, 8), (8, 8))
+
+
+@pytest.mark.parametrize("variant", ["swin_tiny", "swinv2_tiny_w16"])
+def test_timm_create_model_takes_what_is_written(variant, tmp_path):
+    """By ``checkpoint_path``, in the official layout too, which it converts, and as a folder that tells all."""
+    timm = peer("timm")
+    name = {"swin_tiny": "swin_tiny_patch4_window7_224", "swinv2_tiny_w16": "swinv2_tiny_window16_256"}[variant]
+    ours = randomise(swindow.create(variant, num_classes=5, depths=(1, 1, 2, 1), drop_path_rate=0.0)).eval()
+    ours.metadata = {"class_names": list("abcde"), "input_size": [256 if "v2" in variant else 224] * 2}
+    x = torch.randn(1, 3, *ours.metadata["input_size"])
+    changed = {"num_classes": 5, "depths": (1, 1, 2, 1)}
+    with torch.no_grad():
+        wanted = ours(x)
+        for suffix in (".pth", ".safetensors"):
+            swindow.save(ours, tmp_path / f"timm{suffix}", "timm")
+            theirs = timm.create_model(name, checkpoint_path=str(tmp_path / f"timm{suffix}"), **changed).eval()
+            assert difference(theirs(x), wanted) <= NEAR
+        swindow.save(ours, tmp_path / "old.pth", "microsoft")  # that of timm up to 0.6
+        there = {"file": str(tmp_path / "old.pth"), "num_classes": 5}
+        theirs = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=there, **changed).eval()
+        assert difference(theirs(x), wanted) <= NEAR
+        swindow.save(ours, tmp_path / "folder", "timm")
+        theirs = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
+        assert difference(theirs(x), wanted) <= NEAR
+    again = swindow.load(tmp_path / "folder")
+    assert again.config.window_size == ours.config.window_size
+    assert again.metadata["class_names"] == list("abcde")
+    assert again.metadata["input_size"] == ours.metadata["input_size"]
+    with torch.no_grad():
+        assert difference(again(x), wanted) <= 1e-6
+
+
+@pytest.mark.parametrize("config", [NARROW, NARROW.replace(window_size=4), NARROW_V2], ids=["v1", "w4", "v2"])
+def test_torchvision(config, there_and_back):
+    for size in ((56, 56), (61, 75)):
+        there_and_back(torchvision_2d(config), torch.randn(2, 3, *size), "torchvision")
+
+
+def test_torchvision_video(there_and_back):
+    ours = there_and_back(torchvision_3d(CLIP), torch.randn(1, 3, 7, 30, 41), "torchvision")
+    assert ours.config.window_size == ((4, 3, 3),) * 2
+
+
+def transformers_v1(size=56, **fields):
+    transformers = peer("transformers")
+    arguments = {"embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 7, "drop_path_rate": 0.0}
+    return transformers, transformers.SwinConfig(image_size=size, **arguments, **fields)
+
+
+@pytest.mark.parametrize("fields", [{}, {"qkv_bias": False}, {"use_absolute_embeddings": True}])
+def test_transformers_state_dicts(fields, there_and_back):
+    transformers, config = transformers_v1(num_labels=5, **fields)
+    model = transformers.SwinForImageClassification(config)
+    there_and_back(model, torch.randn(2, 3, 56, 56), "transformers_5", lambda y: y.logits)
+
+
+def same_folder(transformers, model, ours, folder, outputs):
+    """What we write, read by the library without a key too many or too few."""
+    swindow.save(ours, folder, "transformers")
+    again, info = type(model).from_pretrained(folder, output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    theirs, x = again.eval(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        for a, b in zip(outputs(theirs, x), outputs(model.eval(), x), strict=True):
+            assert difference(a, b) <= 1e-6
+    return again
+
+
+@pytest.mark.parametrize("v2", [False, True], ids=["v1", "v2"])
+def test_transformers_classification(v2, tmp_path):
+    transformers = peer("transformers")
+    config = transformers.Swinv2Config if v2 else transformers.SwinConfig
+    names = dict(enumerate(["cat", "dog", "owl", "cow", "elk"]))
+    fields = {"embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 8, "id2label": names}
+    fields |= {"pretrained_window_sizes": [6, 4]} if v2 else {}
+    kind = transformers.Swinv2ForImageClassification if v2 else transformers.SwinForImageClassification
+    theirs = randomise(kind(config(image_size=64, **fields))).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = swindow.load(tmp_path / "theirs")
+    assert ours.load_report.layout == "transformers"
+    assert ours.metadata["class_names"] == list(names.values())
+    assert ours.metadata["input_size"] == [64, 64]
+    assert ours.config.pretrained_window_size == (((6, 6), (4, 4)) if v2 else None)
+    for side in (64, 128):
+        x = torch.randn(2, 3, side, side)
+        fresh = kind(config(image_size=side, **fields)).eval()
+        fresh.load_state_dict(theirs.state_dict())
+        with torch.no_grad():
+            assert difference(ours(x), fresh(x).logits) <= NEAR
+    again = same_folder(transformers, theirs, ours, tmp_path / "ours", lambda m, x: [m(x).logits])
+    assert again.config.id2label == names
+    auto = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "ours")
+    assert type(auto) is kind
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "ours")
+    assert processor.size == {"height": 64, "width": 64}
+
+
+@pytest.mark.parametrize("v2", [False, True], ids=["v1", "v2"])
+def test_transformers_base_backbone_and_pretraining(v2, tmp_path):
+    transformers = peer("transformers")
+    prefix = "Swinv2" if v2 else "Swin"
+    fields = {"embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 8, "image_size": 64}
+    config = getattr(transformers, f"{prefix}Config")(**fields, encoder_stride=8, out_features=["stage1", "stage2"])
+    x, mask = torch.randn(2, 3, 64, 64), torch.rand(2, 16, 16) < 0.5
+
+    theirs = randomise(getattr(transformers, f"{prefix}Model")(config)).eval()
+    theirs.save_pretrained(tmp_path / "base")
+    ours = swindow.load(tmp_path / "base")
+    with torch.no_grad():
+        assert difference(ours(x), theirs(x).pooler_output) <= NEAR
+    same_folder(transformers, theirs, ours, tmp_path / "base_again", lambda m, x: [m(x).pooler_output])
+
+    theirs = randomise(getattr(transformers, f"{prefix}Backbone")(config)).eval()
+    theirs.save_pretrained(tmp_path / "backbone")
+    ours = swindow.load(tmp_path / "backbone")
+    with torch.no_grad():
+        for a, b in zip(ours.pyramid(x), theirs(x).feature_maps, strict=True):
+            assert difference(a, b) <= NEAR
+    assert ours.config.out_norms == (not v2)  # its v2 backbone has no norms
+    if not v2:
+        same_folder(transformers, theirs, ours, tmp_path / "backbone_again", lambda m, x: m(x).feature_maps)
+
+    theirs = randomise(getattr(transformers, f"{prefix}ForMaskedImageModeling")(config)).eval()
+    theirs.save_pretrained(tmp_path / "pretraining")
+    ours = swindow.load(tmp_path / "pretraining")
+    with torch.no_grad():
+        wanted = theirs(x, bool_masked_pos=mask.flatten(1)).reconstruction
+        assert difference(ours.reconstruct(x, mask), wanted) <= NEAR
+    same_folder(
+        transformers,
+        theirs,
+        ours,
+        tmp_path / "pretraining_again",
+        lambda m, x: [m(x, bool_masked_pos=mask.flatten(1)).reconstruction],
+    )
+    tuned = swindow.load(tmp_path / "pretraining", num_classes=3)
+    assert tuned.config.mask_token is False
+    assert tuned.config.decoder_stride == 0
+    assert tuned(x).shape == (2, 3)
+    assert {"decoder.0.weight", f"{prefix.lower()}.embeddings.mask_token"} <= set(tuned.load_report.dropped)
+
+
+@pytest.mark.parametrize(("axes", "merging"), [(3, "merging"), (3, "mergingv2"), (2, "merging"), (2, "mergingv2")])
+def test_monai(axes, merging, tmp_path):
+    """Inside a whole SwinUNETR, whose decoder is left out, and back into its encoder, the last merging included."""
+    monai = peer("monai.networks.nets.swin_unetr")
+    peer("einops")
+    unet = monai.SwinUNETR(in_channels=1, out_channels=2, feature_size=12, depths=(1, 2, 1, 1), num_heads=(1, 2, 2, 4),
+                           spatial_dims=axes, downsample=merging, window_size=2)  # fmt: skip
+    unet = randomise(unet).eval()
+    torch.save({"state_dict": unet.state_dict()}, tmp_path / "unet.pt")
+    layout = "monai_v2" if (axes, merging) == (3, "mergingv2") else "monai"
+    ours = swindow.load(tmp_path / "unet.pt", layout=None if layout == "monai" else layout)
+    assert ours.load_report.layout == layout
+    assert ours.load_report.initialised == ("norm.weight", "norm.bias")
+    assert any(key.startswith("decoder1.") for key in ours.load_report.dropped)
+    assert ("merging" in ours.load_report.assumed) == ((axes, merging) == (3, "merging"))
+    x = torch.randn(1, 1, *(64,) * axes)
+    left_out = swindow.save(ours, tmp_path / "encoder.pth", layout)
+    assert set(left_out) == {"norm.weight", "norm.bias"}
+    written = torch.load(tmp_path / "encoder.pth", weights_only=True)
+    with torch.no_grad():
+        wanted = unet.swinViT(x)
+        for a, b in zip(our_maps(ours, x), wanted, strict=True):
+            assert difference(a, b) <= NEAR
+        randomise(unet.swinViT)
+        unet.swinViT.load_state_dict({k.removeprefix("swinViT."): v for k, v in written.items()}, strict=True)
+        for a, b in zip(unet.swinViT(x), wanted, strict=True):
+            assert difference(a, b) <= 1e-6
+
+
+# --- live models ------------------------------------------------------------------------------------------------------
+
+
+def test_adopt_shares_memory_and_knows_what_tensors_do_not_tell():
+    config = NARROW_V2.replace(window_size=6)
+    theirs = randomise(timm_model(config, (24, 24))).eval()
+    theirs.layers[1].blocks[1].drop_path1 = peer("timm.layers").DropPath(0.25).eval()
+    ours = swindow.adopt(theirs)
+    x = torch.randn(2, 3, 24, 24)
+    with torch.no_grad():
+        assert difference(ours(x), theirs(x)) <= NEAR
+    assert ours.config.window_size == ((6, 6), (3, 3))
+    assert ours.config.drop_path_rate == 0.25
+    assert ours.head.weight.data_ptr() == theirs.head.fc.weight.data_ptr()
+    assert all(p.requires_grad for p in ours.parameters())
+    assert swindow.adopt(ours) is ours
+    assert swindow.adopt(theirs.train()).training
+    with pytest.raises(swindow.CheckpointError, match="adopt: got a int"):
+        swindow.adopt(3)
+    with pytest.raises(swindow.CheckpointError, match="torch's Linear"):
+        swindow.adopt(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_adopt_torchvision_and_transformers(dtype):
+    near = {torch.float32: NEAR, torch.float64: 1e-6, torch.bfloat16: 0.2}[dtype]  # peers keep some buffers in fp32
+    x = torch.randn(2, 3, 64, 64, dtype=dtype)
+    transformers, config = transformers_v1(64, num_labels=5)
+    for theirs in (
+        torchvision_2d(NARROW),
+        torchvision_2d(NARROW_V2) if dtype != torch.bfloat16 else torchvision_2d(NARROW),
+        transformers_v2(64, 8) if dtype != torch.bfloat16 else transformers.SwinForImageClassification(config),
+        transformers.SwinForImageClassification(config),
+    ):
+        theirs = randomise(theirs).to(dtype).eval()
+        ours = swindow.adopt(theirs)
+        assert {p.dtype for p in ours.parameters()} == {dtype}
+        with torch.no_grad():
+            wanted = theirs(x)
+            assert difference(ours(x), getattr(wanted, "logits", wanted)) <= near
+
+
+def test_adopt_takes_the_swin_out_of_a_larger_model():
+    theirs = torch.nn.ModuleDict({"backbone": randomise(torchvision_2d(NARROW)), "head": torch.nn.Linear(3, 3)}).eval()
+    ours = swindow.adopt(theirs)
+    x = torch.randn(1, 3, 56, 56)
+    with torch.no_grad():
+        assert difference(ours(x), theirs["backbone"](x)) <= NEAR
+    assert set(ours.load_report.dropped) >= {"head.weight", "head.bias"}
+
+
+def test_two_models_in_one_file_are_not_chosen_between(tmp_path):
+    weights = torchvision_2d(NARROW).state_dict()
+    both = {f"{name}.{key}": value for name in ("student", "teacher") for key, value in weights.items()}
+    with pytest.raises(swindow.CheckpointError, match=r"2 models, under 'student\.' and 'teacher\.'; try one"):
+        swindow.load(both)
+    save_file({k: v.clone() for k, v in both.items() if k.startswith("teacher.")}, tmp_path / "one.safetensors")
+    assert swindow.load(tmp_path / "one.safetensors").config.embed_dim == 8
