@@ -99,7 +99,7 @@ def test_variants_lists_every_name(run):
 def test_inspect_a_variant(run):
     status, output, _ = run("inspect", "swin_nano")
     assert status == 0
-    assert "694756" in output
+    assert "694,756" in output
 
 
 def test_mistakes_are_one_line_and_have_their_status(run, checkpoint, picture, tmp_path):
@@ -123,7 +123,7 @@ def test_mistakes_are_one_line_and_have_their_status(run, checkpoint, picture, t
         (("predict", checkpoint, tmp_path / "absent.png"), 1, "no such file"),
         (("predict", two_channels, picture), 2, "2 channels"),
         (("explain", "swin_huge", picture), 2, "unknown variant"),
-        (("inspect", picture), 1, "not a whole safetensors"),
+        (("inspect", picture), 1, "not a whole file of torch.save"),
     ]:
         status, _, error = run(*args)
         assert (status, error.count("\n")) == (expected_status, 1), (args, error)

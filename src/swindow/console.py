@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich import progress as bars
@@ -70,6 +71,56 @@ class ConsoleProgress(Progress):
         if self.task is not None:
             self.bars.remove_task(self.task)
             self.task = None
+
+
+def report(found: dict[str, Any]) -> list[str]:
+    """Lines for what ``checkpoints.describe`` returns: the model, then what became of the file's tensors."""
+    config = found["config"]
+    windows, trained = _windows(config["window_size"]), config["pretrained_window_size"]
+    size, names = found["input_size"], found.get("class_names")
+    lines = {
+        "source": found.get("source", "none: random weights"),
+        "layout": found.get("layout", "swindow"),
+        "variant": found["variant"] or "no published one",
+        "input": "any size" if size is None else f"{'x'.join(map(str, size))} pixels, any size runs",
+        "parameters": f"{found['parameters']:,}",
+        "cost": "" if found["gmacs"] is None else f"{found['gmacs']} GMACs at that size",
+        "blocks": f"{_row(config['depths'])}, heads {_row(config['num_heads'])}, {config['embed_dim']} channels first",
+        "windows": windows if trained is None else f"{windows}, trained with {_windows(trained)}",
+        "classes": f"{config['num_classes']}" + ("" if not names else f": {_some(names)}"),
+        "preprocess": ", ".join(f"{key} {_plain(value)}" for key, value in found.get("preprocess", {}).items()),
+        "matched": f"{found['matched']} tensors" if "matched" in found else "",
+        "new": _some(found.get("initialised", ())),
+    }
+    shown = [f"{key:>14}  {value}" for key, value in lines.items() if value]
+    for kind in ("assumed", "resized", "dropped"):
+        reasons: dict[str, list[str]] = {}
+        for key, why in found.get(kind, {}).items():
+            reasons.setdefault(why, []).append(key)
+        for why, keys in reasons.items():
+            shown.append(f"{kind:>14}  {_some(keys)}: {why}")
+    return shown
+
+
+def _windows(windows: Sequence[Sequence[int]]) -> str:
+    return " ".join(_plain(window) for window in windows)
+
+
+def _plain(value: Any) -> str:
+    """``224x224`` for a size, ``0.485 0.456`` for other numbers, else the value."""
+    if not isinstance(value, (list, tuple)):
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return ("x" if all(isinstance(v, int) for v in value) else " ").join(map(_plain, value))
+
+
+def _row(numbers: Sequence[int]) -> str:
+    return "-".join(map(str, numbers))
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(str, names[:3])) + more
 
 
 def say(console: Console, text: str) -> None:

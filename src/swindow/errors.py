@@ -19,7 +19,10 @@ from collections.abc import Iterable
 
 
 class SwindowError(Exception):
-    """The root of every error a user of swindow can cause."""
+    """The root of every error a user of swindow can cause. Its message is one line, whatever was quoted in it."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(" ".join(str(message).split()))
 
 
 class ConfigError(SwindowError):

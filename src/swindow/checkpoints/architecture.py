@@ -90,7 +90,7 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     )
     stages = range(blocks[-1][0] + 1) if blocks else range(0)
     depths = tuple(sum(stage == i for stage, _ in blocks) for i in stages)
-    if not depths or blocks != [(i, j) for i, depth in enumerate(depths) for j in range(depth)]:
+    if not depths or 0 in depths or blocks != [(i, j) for i, depth in enumerate(depths) for j in range(depth)]:
         raise CheckpointError(f"{source}: blocks are missing (found: {depths} per stage); it is not a whole model")
     cosine = "stages.0.blocks.0.attn.similarity.logit_scale" in tensors
     bias = "attn.similarity.logit_scale" if cosine else "attn.position_bias.table"
@@ -177,8 +177,8 @@ def _windows(
             return tuple((w,) * axes for w in asked)
         return settle(reading, fields, (asked,) * axes if isinstance(asked, int) else tuple(asked), size)
     raise CheckpointError(
-        f"{source}: SwinV2's tensors do not tell the window; try config={{'window_size': 8}} (or one entry per stage), "
-        "and input_size= where the model was built for images so small that its windows shrank"
+        f"{source}: SwinV2's tensors do not tell the window; try config={{'window_size': 8}} (or one entry per stage; "
+        "--window-size 8 on the command line), and input_size= where it was built for images smaller than its windows"
     )
 
 
@@ -232,10 +232,14 @@ def _position_grid(source: str, reading: Reading, fields: Mapping[str, Any], siz
 def _check_buffers(source: str, reading: Reading, config: SwinConfig, size: PerAxis | None) -> None:
     """Raises CheckpointError where a file's buffers are not those of the model that it describes."""
     grids = maps(config, size) if size is not None else [None] * config.num_stages
+    expected: dict[tuple[str, int, bool], Tensor | None] = {}  # blocks of a stage differ in whether they are shifted
     for kind, stage, number, key, tensor in reading.buffers:
         if kind == "mask" and size is None:
             continue
-        if mismatch(tensor, BUFFERS[kind](Block(config, stage, number, grids[stage]))):
+        which = (kind, stage, number % 2 == 1)
+        if which not in expected:
+            expected[which] = BUFFERS[kind](Block(config, stage, number, grids[stage]))
+        if mismatch(tensor, expected[which]):
             window = "x".join(map(str, config.window_size[stage]))
             raise CheckpointError(
                 f"{source}: {key} is not that of a window of {window}; the file is broken, or config= or input_size= "

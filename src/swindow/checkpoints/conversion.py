@@ -46,7 +46,7 @@ class Conversion:
 def convert(
     source: str | Path,
     out: str | Path,
-    layout: str = "swindow",
+    to: str = "swindow",
     overwrite: bool = False,
     input_size: int | tuple[int, ...] | None = None,
     **settings: Any,
@@ -56,10 +56,10 @@ def convert(
     Args:
         source: as for ``swindow.load``.
         out: as for ``swindow.save``; the source itself is refused.
-        layout: the layout to write, one of ``swindow.list_layouts()``.
+        to: the layout to write, one of ``swindow.list_layouts()``.
         overwrite: whether a file that is there may be replaced.
         input_size: the size of images that both are for, pixels.
-        **settings: other arguments of ``swindow.load``, for instance ``config`` or ``num_classes``.
+        **settings: other arguments of ``swindow.load``, for instance ``layout``, ``config`` or ``num_classes``.
 
     Raises:
         CheckpointError: as ``load`` and ``save``; or the outputs differ, then nothing stays at ``out``.
@@ -71,13 +71,13 @@ def convert(
     if out.exists() and Path(source).exists() and os.path.samefile(out, source):
         raise CheckpointError(f"{out}: is the source itself; try another name")
     model = load(source, input_size=input_size, **settings)
-    trial = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")
+    trial = out.with_name(f".{os.getpid()}-{out.name}")  # of the same suffix
     try:
-        left_out = save(model, trial, layout, input_size)
+        left_out = save(model, trial, to, input_size)
         rules = {name: getattr(model.config, name) for name in RULES}
-        silent = out.suffix != "" and (layout, out.suffix) != ("swindow", ".safetensors")  # some tell no windows
+        silent = out.suffix != "" and (to, out.suffix) != ("swindow", ".safetensors")  # some tell no windows
         told = {name: getattr(model.config, name) for name in ("window_size", "pretrained_window_size") if silent}
-        again, plain = (load(trial, layout, config={**told, **fields}) for fields in (rules, {}))
+        again, plain = (load(trial, to, config={**told, **fields}) for fields in (rules, {}))
         found = difference(model, again)
         if not found <= NEAR:
             raise CheckpointError(
@@ -89,7 +89,7 @@ def convert(
     other = {name: (getattr(model.config, name), getattr(plain.config, name)) for name in RULES}
     return Conversion(
         out,
-        layout,
+        to,
         found,
         left_out,
         {name: pair for name, pair in other.items() if pair[0] != pair[1]},

@@ -75,7 +75,7 @@ def load(
     Example:
         >>> import tempfile, swindow
         >>> path = tempfile.mkdtemp() + "/model.safetensors"
-        >>> swindow.save(swindow.create("swin_nano", num_classes=10), path)
+        >>> left_out = swindow.save(swindow.create("swin_nano", num_classes=10), path)
         >>> swindow.load(path, num_classes=3).load_report.initialised
         ('head.weight', 'head.bias')
     """
@@ -109,10 +109,12 @@ def load_tensors(
     else:
         kind = architecture(found.name, reading, about, known, size)
         metadata = _metadata(found, reading, about, kind)
-    tensors, config, resized = _fitted(found, reading, kind, in_chans, window_size, size, table_resize)
+    model = _empty(kind.config)
+    check(found.name, reading, model.state_dict())
+    window_size = _for_size(reading, kind.config, window_size, size)
+    tensors, config, resized = adapt(reading.tensors, kind.config, in_chans, window_size, table_resize)
     fresh = _without_norm(reading, config)
-    with torch.device("meta"):  # no initialisation is paid for
-        model = SwinTransformer(config)
+    model = model if config == kind.config else _empty(config)
     model.load_state_dict(
         {k: v if dtype is None else v.to(dtype) for k, v in {**tensors, **fresh}.items()}, assign=True
     )
@@ -162,27 +164,18 @@ def _own(found: Source, known: Mapping[str, Any]) -> tuple[Architecture, dict[st
     return Architecture(config, None if size is None else tuple(size), {}), metadata
 
 
-def _fitted(
-    found: Source,
-    reading: Reading,
-    kind: Architecture,
-    in_chans: int | None,
-    window_size: Any,
-    size: PerAxis | None,
-    table_resize: Resize,
-) -> tuple[dict[str, Tensor], SwinConfig, dict[str, str]]:
-    """The tensors, checked, in the sizes that were asked for."""
-    config = kind.config
+def _empty(config: SwinConfig) -> SwinTransformer:
+    """A model that waits for its weights: nothing is initialised or takes memory."""
     with torch.device("meta"):
-        expected = SwinTransformer(config).state_dict()
-    check(found.name, reading, expected)
-    if size is not None and reading.layout.settles is not None:
-        nominal = tuple(max(w[axis] for w in config.window_size) for axis in range(config.ndim))
-        if window_size is not None and isinstance(window_size, int):
-            nominal = (window_size,) * config.ndim
-        if window_size is None or isinstance(window_size, int):
-            window_size = settle(reading, config.to_dict(), nominal, size)
-    return adapt(reading.tensors, config, in_chans, window_size, table_resize)
+        return SwinTransformer(config)
+
+
+def _for_size(reading: Reading, config: SwinConfig, window_size: Any, size: PerAxis | None) -> Any:
+    """The windows to load a model with: those asked for, as the library shrinks them for images of a size."""
+    if size is None or reading.layout.settles is None or not (window_size is None or isinstance(window_size, int)):
+        return window_size
+    nominal = tuple(window_size or max(w[axis] for w in config.window_size) for axis in range(config.ndim))
+    return settle(reading, config.to_dict(), nominal, size)
 
 
 def check(source: str, reading: Reading, expected: Mapping[str, Tensor]) -> None:

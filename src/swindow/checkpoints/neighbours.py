@@ -95,11 +95,8 @@ def _of_transformers(about: Mapping[str, Any], processor: Mapping[str, Any] | No
     if labels and not all(label == f"LABEL_{i}" for i, label in enumerate(labels)):
         found.metadata["class_names"] = labels
     if processor is not None:
-        size = processor.get("size", found.input_size)
-        size = (size.get("height", 224), size.get("width", 224)) if isinstance(size, Mapping) else _two(size)
         found.metadata["preprocess"] = {
-            "size": size,
-            "fit": "squash",
+            **_resizing(processor),
             "interpolation": RESAMPLE.get(processor.get("resample", 3), "bicubic"),
             **{
                 ours: tuple(map(float, processor[theirs]))
@@ -108,6 +105,16 @@ def _of_transformers(about: Mapping[str, Any], processor: Mapping[str, Any] | No
             },
         }
     return found
+
+
+def _resizing(processor: Mapping[str, Any]) -> dict[str, Any]:
+    """How transformers' image processor resizes: the whole image, or its short side and then the centre cut out."""
+    size = processor.get("size", 224)
+    if isinstance(size, Mapping) and "shortest_edge" in size:
+        crop = processor.get("crop_size", size["shortest_edge"])
+        cut = (crop["height"], crop["width"]) if isinstance(crop, Mapping) else _two(crop)
+        return {"size": cut, "fit": "crop", "crop_fraction": min(1.0, min(cut) / size["shortest_edge"])}
+    return {"size": (size["height"], size["width"]) if isinstance(size, Mapping) else _two(size), "fit": "squash"}
 
 
 def _of_timm(about: Mapping[str, Any]) -> Hints:
@@ -167,12 +174,17 @@ def for_transformers(config: SwinConfig, metadata: Mapping[str, Any], side: int)
     files = {"config.json": about}
     how = metadata.get("preprocess")
     if how is not None:
+        size = dict(zip(("height", "width"), how["size"]))
+        resizing: dict[str, Any] = {"image_processor_type": "ViTImageProcessor", "size": size}
+        if how.get("fit", "crop") == "crop":
+            short = round(min(how["size"]) / how.get("crop_fraction", 0.875))
+            resizing = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": short}}
+            resizing |= {"do_center_crop": True, "crop_size": size}
         files["preprocessor_config.json"] = {
-            "image_processor_type": "ViTImageProcessor",
+            **resizing,
             "do_resize": True,
             "do_rescale": True,
             "do_normalize": True,
-            "size": dict(zip(("height", "width"), how["size"])),
             "resample": next(n for n, name in RESAMPLE.items() if name == how.get("interpolation", "bicubic")),
             "rescale_factor": 1 / 255,
             "image_mean": how.get("mean", (0.485, 0.456, 0.406)),

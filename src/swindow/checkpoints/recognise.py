@@ -48,37 +48,39 @@ def recognise(source: str, tensors: dict[str, Tensor], wanted: str | None) -> Re
         CheckpointError: none fits (the nearest is named, with the keys that it does not explain), or two models are in
             one file.
     """
-    readings = [
-        reading
-        for layout in layouts_named(wanted)
-        for prefix in _prefixes(tensors, layout)
-        if (reading := _read(tensors, layout, prefix)) is not None
-        if wanted is not None or reading.problems or layout.fits([*reading_keys(reading, tensors)])
-    ]
-    if not readings:
+    nearest: Reading | None = None
+    for layout in layouts_named(wanted):
+        whole: list[Reading] = []
+        for prefix in _prefixes(tensors, layout):
+            reading = _read(tensors, layout, prefix)
+            if reading is None:
+                continue
+            if not reading.problems and (wanted is not None or layout.fits([*_keys(reading, tensors)])):
+                whole.append(reading)
+            elif nearest is None or len(reading.problems) < len(nearest.problems):
+                nearest = reading
+        if len(whole) > 1:
+            outers = [reading.outer for reading in whole]
+            raise CheckpointError(
+                f"{source}: holds {len(whole)} models, under {' and '.join(map(repr, outers))}; try one of them: "
+                f"load({{k[{len(outers[0])}:]: v for k, v in weights.items() if k.startswith({outers[0]!r})}})"
+            )
+        if whole:
+            return whole[0]
+    if nearest is None:
         known = "a Swin Transformer" if wanted is None else f"layout {wanted!r}"
         raise CheckpointError(
             f"{source}: holds no patch embedding of {known} (keys: {_some(tensors)}); expected weights of a Swin "
             "Transformer in a layout that swindow knows; try its state dict alone"
         )
-    whole = [reading for reading in readings if not reading.problems]
-    if not whole:
-        nearest = min(readings, key=lambda reading: len(reading.problems))
-        raise CheckpointError(
-            f"{source}: looks like a file of {nearest.layout.title} (layout {nearest.layout.name!r}), but "
-            f"{len(nearest.problems)} of its keys have no place or belong to others that are absent: "
-            f"{_some(nearest.problems)}; expected keys that this layout explains; nothing was loaded"
-        )
-    outers = list(dict.fromkeys(reading.outer for reading in whole if reading.layout.name == whole[0].layout.name))
-    if len(outers) > 1:
-        raise CheckpointError(
-            f"{source}: holds {len(outers)} models, under {' and '.join(map(repr, outers))}; try one of them: "
-            f"load({{k[{len(outers[0])}:]: v for k, v in weights.items() if k.startswith({outers[0]!r})}})"
-        )
-    return whole[0]
+    raise CheckpointError(
+        f"{source}: looks like a file of {nearest.layout.title} (layout {nearest.layout.name!r}), but "
+        f"{len(nearest.problems)} of its keys have no place or belong to others that are absent: "
+        f"{_some(nearest.problems)}; expected keys that this layout explains; nothing was loaded"
+    )
 
 
-def reading_keys(reading: Reading, tensors: Iterable[str]) -> Iterable[str]:
+def _keys(reading: Reading, tensors: Iterable[str]) -> Iterable[str]:
     """The file's keys as the layout writes them, with its body's prefix, and those outside."""
     for key in tensors:
         yield key[len(reading.outer) :] if key.startswith(reading.outer) else key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ def _from_hub(address: str) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     name, _, revision = address[len(HUB) :].partition("@")
-    if name.count("/") != 1:
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) is None:
         raise CheckpointError(f"{address}: expected {HUB}organisation/name or {HUB}organisation/name@revision")
     try:
         for kind in ("*.safetensors", "*.bin"):

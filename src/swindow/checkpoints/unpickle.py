@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
+import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -74,7 +76,8 @@ def torch_load(path: Path) -> Any:
         _check_archive(path)
     known: list[Any] = [(OrderedDict, name) for name in DICTIONARIES] + [(Unread, name) for name in OBJECTS]
     try:
-        with torch.serialization.safe_globals(known):
+        with torch.serialization.safe_globals(known), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # another one is no harm
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_why(path, error)) from error
@@ -83,7 +86,7 @@ def torch_load(path: Path) -> Any:
     # A stream of damaged opcodes fails in as many ways as there are operations; none of them ran code of the file.
     except (
         OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError,
-        AssertionError, UnicodeError, RecursionError, ImportError,
+        AssertionError, UnicodeError, RecursionError, ImportError, struct.error,
     ) as error:  # fmt: skip
         raise CheckpointError(f"{path}: not a whole file of torch.save ({_brief(error)})") from error
 
@@ -113,7 +116,7 @@ def _why(path: Path, error: pickle.UnpicklingError) -> str:
     """Why an unpickler refused."""
     name = re.search(r"GLOBAL (\S+)", str(error))
     if name is None:
-        return f"{path}: not a file of torch.save, or a broken one ({_brief(error)})"
+        return f"{path}: not a whole file of torch.save; it is broken or of another kind"
     return (
         f"{path}: holds an object of {name[1]}, which cannot be read without running code of the file; none was run. "
         "Try, where you trust it: torch.save({'model': weights}, ...) of the state dict in it, and load that"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -34,7 +35,7 @@ class Name(NamedTuple):
         """The name with a # for every number: what keys are looked up by."""
         return NUMBER.sub("#", self.text)
 
-    def match(self, numbers: list[int]) -> dict[str, int] | None:
+    def match(self, numbers: Sequence[int]) -> dict[str, int] | None:
         """The values of i and j in a key whose numbers these are; None where it is another key."""
         found = {}
         for number, (letter, times, plus) in zip(numbers, self.numbers):
@@ -172,12 +173,18 @@ def _lookup(sides: Iterable[tuple[Row, tuple[Name, ...]]]) -> Lookup:
 
 def _find(key: str, lookup: Lookup) -> tuple[Row, int, dict[str, int]] | None:
     """The row that names a key, which of its names, and the values of i and j."""
-    numbers = [int(n) for n in re.findall(r"\d+", key)]
-    for row, part, name in lookup.get(re.sub(r"\d+", "#", key), ()):
+    shape, numbers = _taken_apart(key)
+    for row, part, name in lookup.get(shape, ()):
         values = name.match(numbers)
         if values is not None:
             return row, part, values
     return None
+
+
+@functools.lru_cache(maxsize=10_000)  # a file's keys are looked up in one table after another
+def _taken_apart(key: str) -> tuple[str, tuple[int, ...]]:
+    """A key with a # for every number, and the numbers."""
+    return re.sub(r"\d+", "#", key), tuple(map(int, re.findall(r"\d+", key)))
 
 
 def _tuple(names: Names) -> tuple[str, ...]:
