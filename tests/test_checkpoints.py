@@ -45,6 +45,25 @@ def test_files_hold_learned_weights_only(model, tmp_path):
     assert set(load_file(tmp_path / "m.safetensors")) == {name for name, _ in model.named_parameters()}
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_training_does_not_change_the_file_that_weights_are_mapped_from(model, tmp_path, suffix):
+    path = tmp_path / f"m.{suffix}"
+    swindow.save(model, path)
+    whole = path.read_bytes()
+    found = swindow.load(path, config={"window_size": 4})
+    with torch.no_grad():
+        for parameter in found.parameters():
+            parameter.add_(1)
+    assert path.read_bytes() == whole
+    swindow.save(found, path)  # over the file that they are mapped from
+    again = swindow.load(path, config={"window_size": 4})
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), found.parameters(), strict=True))
+    assert all(torch.equal(a, b + 1) for a, b in zip(found.parameters(), model.parameters(), strict=True))
+    assert path.read_bytes() != whole
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_half_precision_files_load_as_fp32(model, tmp_path):
     swindow.save(model.half(), tmp_path / "m.safetensors")
     assert {p.dtype for p in swindow.load(tmp_path / "m.safetensors").parameters()} == {torch.float32}

@@ -96,6 +96,43 @@ def test_variants_lists_every_name(run):
     assert json.loads(output.splitlines()[-1])["swin_tiny"]["depths"] == [2, 2, 6, 2]
 
 
+def test_convert_inspect_and_use_other_libraries_files(run, checkpoint, tmp_path, picture):
+    """Ours to timm and transformers and back; inspected, predicted with and trained on as they are."""
+    there, folder = tmp_path / "timm.pth", tmp_path / "folder"
+    status, output, _ = run("convert", checkpoint, there, "--to", "timm", "--json")
+    assert status == 0
+    assert json.loads(output.splitlines()[-1])["difference"] <= 2e-5
+    assert "timm has mask_padding=False, the source True" in output
+    assert "read again, its outputs are the same" in output
+    assert run("convert", there, folder, "--to", "transformers", "--input-size", 32)[0] == 0
+    assert {p.name for p in folder.iterdir()} >= {"config.json", "model.safetensors"}
+    status, output, _ = run("inspect", folder, "--json")
+    assert status == 0
+    found = json.loads(output.splitlines()[-1])
+    assert (found["layout"], found["variant"], found["input_size"]) == ("transformers", "swin_nano", [32, 32])
+    assert "GMACs" in output
+    assert "matched" in output
+    status, output, _ = run("predict", folder, picture, "--json")
+    assert status == 0
+    assert len(json.loads(output.splitlines()[-1])[0]["predictions"]) == 3
+    photos, out = make_folder(tmp_path / "photos", each=6), tmp_path / "run"
+    options = ["--epochs", 1, "--image-size", 8, "--workers", 0, "--out", out, "--weights", there]
+    assert run("train", photos, *options)[0] == 0
+
+
+def test_convert_mistakes(run, checkpoint, tmp_path):
+    for args, expected_status, expected in [
+        ((checkpoint, tmp_path / "a.pth", "--to", "tim"), 1, "did you mean 'timm'"),
+        ((checkpoint, checkpoint), 1, "is there already"),
+        ((checkpoint, tmp_path / "a.bin"), 1, "ends in .safetensors or .pth"),
+        ((checkpoint, tmp_path / "a.pth", "--to", "monai"), 0, ""),
+        ((tmp_path / "absent", tmp_path / "b.pth"), 1, "no such file"),
+    ]:
+        status, _, error = run("convert", *args)
+        assert (status, error.count("\n")) == (expected_status, int(expected_status != 0)), (args, error)
+        assert expected in error
+
+
 def test_inspect_a_variant(run):
     status, output, _ = run("inspect", "swin_nano")
     assert status == 0

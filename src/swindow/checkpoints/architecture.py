@@ -178,7 +178,7 @@ def _windows(
         return settle(reading, fields, (asked,) * axes if isinstance(asked, int) else tuple(asked), size)
     raise CheckpointError(
         f"{source}: SwinV2's tensors do not tell the window; try config={{'window_size': 8}} (or one entry per stage; "
-        "--window-size 8 on the command line), and input_size= where it was built for images smaller than its windows"
+        "on the command line first 'swindow convert --window-size 8'), and input_size= where the library shrank it"
     )
 
 
