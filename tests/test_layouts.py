@@ -28,7 +28,7 @@ NEAR = 2e-5
 def there_and_back(tmp_path):
     """Loads the file that a model's state dict makes, compares, writes it back, and loads that strictly into theirs."""
 
-    def run(theirs, x, layout, logits=lambda y: y, strict=True, **settings):
+    def run(theirs, x, layout, logits=lambda y: y, maps=None, others=(), **settings):
         theirs = randomise(theirs).eval()
         torch.save({"model": theirs.state_dict(), "epoch": 3}, tmp_path / "theirs.pth")
         ours = swindow.load(tmp_path / "theirs.pth", **settings)
@@ -37,6 +37,11 @@ def there_and_back(tmp_path):
         with torch.no_grad():
             wanted = logits(theirs(x))
             assert difference(ours(x), wanted) <= NEAR
+            for model, y in ((theirs, x), *others):  # others are built for other sizes
+                model.load_state_dict(theirs.state_dict())
+                assert difference(ours(y), logits(model.eval()(y))) <= NEAR
+                for a, b in zip(ours.pyramid(y), maps(model, y) if maps else [], strict=maps is not None):
+                    assert difference(a, b) <= NEAR
             for suffix in (".pth", ".safetensors"):
                 swindow.save(ours, tmp_path / f"ours{suffix}", layout)
             written = torch.load(tmp_path / "ours.pth", weights_only=True)
@@ -119,6 +124,20 @@ def test_our_own_table_names_every_tensor():
 # --- libraries that are installed -------------------------------------------------------------------------------------
 
 
+def timm_maps(model, x):
+    return model.forward_intermediates(x, intermediates_only=True)
+
+
+def torchvision_maps(model, x):
+    """The maps before merging: the embedding and every stage and merging stand in one row."""
+    found = []
+    for i, module in enumerate(model.features):
+        x = module(x)
+        if i % 2:
+            found.append(x.movedim(-1, 1))
+    return found
+
+
 @pytest.mark.parametrize("size", [(56, 56), (56, 112), (28, 56)])
 @pytest.mark.parametrize("config", [NARROW, NARROW_V2], ids=["v1", "v2"])
 def test_timm(config, size, there_and_back):
@@ -126,7 +145,12 @@ def test_timm(config, size, there_and_back):
     config = config.replace(window_size=7)
     model = timm_model(config, size)
     told = {} if config is NARROW else {"config": {"window_size": 7}}
-    ours = there_and_back(model, torch.randn(2, 3, *size), "timm", input_size=size, **told)
+    others = []
+    if min(size) == 56:  # its windows are those of twice the size too
+        size2 = tuple(2 * side for side in size)
+        others = [(timm_model(config, size2), torch.randn(1, 3, *size2))]
+    x = torch.randn(2, 3, *size)
+    ours = there_and_back(model, x, "timm", maps=timm_maps, others=others, input_size=size, **told)
     assert list(ours.config.window_size) == [tuple(s.blocks[0].window_size) for s in model.layers]
 
 
@@ -169,8 +193,9 @@ def test_timm_create_model_takes_what_is_written(variant, tmp_path):
 
 @pytest.mark.parametrize("config", [NARROW, NARROW.replace(window_size=4), NARROW_V2], ids=["v1", "w4", "v2"])
 def test_torchvision(config, there_and_back):
-    for size in ((56, 56), (61, 75)):
-        there_and_back(torchvision_2d(config), torch.randn(2, 3, *size), "torchvision")
+    model = torchvision_2d(config)
+    others = [(model, torch.randn(1, 3, *size)) for size in ((61, 75), (20, 112))]
+    there_and_back(model, torch.randn(2, 3, 56, 56), "torchvision", maps=torchvision_maps, others=others)
 
 
 def test_torchvision_video(there_and_back):
@@ -184,7 +209,7 @@ def transformers_v1(size=56, **fields):
     return transformers, transformers.SwinConfig(image_size=size, **arguments, **fields)
 
 
-@pytest.mark.parametrize("fields", [{}, {"qkv_bias": False}, {"use_absolute_embeddings": True}])
+@pytest.mark.parametrize("fields", [{}, {"qkv_bias": False}, {"use_absolute_embeddings": True}, {"mlp_ratio": 2.7}])
 def test_transformers_state_dicts(fields, there_and_back):
     transformers, config = transformers_v1(num_labels=5, **fields)
     model = transformers.SwinForImageClassification(config)
@@ -251,8 +276,13 @@ def test_transformers_base_backbone_and_pretraining(v2, tmp_path):
     theirs.save_pretrained(tmp_path / "backbone")
     ours = swindow.load(tmp_path / "backbone")
     with torch.no_grad():
-        for a, b in zip(ours.pyramid(x), theirs(x).feature_maps, strict=True):
-            assert difference(a, b) <= NEAR
+        for y in (x, torch.randn(1, 3, 128, 128), *([] if v2 else [torch.randn(1, 3, 50, 77)])):
+            config.image_size = y.shape[-1]  # its v2 settles windows when it is built
+            fresh = type(theirs)(config).eval()
+            fresh.load_state_dict(theirs.state_dict())
+            for a, b in zip(ours.pyramid(y), fresh(y).feature_maps, strict=True):
+                assert difference(a, b) <= NEAR
+    config.image_size = 64
     assert ours.config.out_norms == (not v2)  # its v2 backbone has no norms
     if not v2:
         same_folder(transformers, theirs, ours, tmp_path / "backbone_again", lambda m, x: m(x).feature_maps)
@@ -327,6 +357,8 @@ def test_adopt_shares_memory_and_knows_what_tensors_do_not_tell():
         swindow.adopt(3)
     with pytest.raises(swindow.CheckpointError, match="torch's Linear"):
         swindow.adopt(torch.nn.Linear(2, 2))
+    with pytest.raises(swindow.CheckpointError, match="meta device"):
+        swindow.adopt(theirs.to("meta"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -346,6 +378,28 @@ def test_adopt_torchvision_and_transformers(dtype):
         with torch.no_grad():
             wanted = theirs(x)
             assert difference(ours(x), getattr(wanted, "logits", wanted)) <= near
+
+
+def test_adopt_the_official_model(shared):
+    """Its code cannot be installed: a tree of modules with the names, weights and buffers of its file stands for it."""
+    weights = torch.load(shared("data", "golden", "microsoft_v2_w6_pretrained.pth"), weights_only=True)["model"]
+    expected = torch.load(shared("data", "golden", "microsoft_v2_w6_pretrained.expected.pt"), weights_only=True)
+    theirs = torch.nn.Module()
+    for key, value in weights.items():
+        *path, name = key.split(".")
+        module = theirs
+        for part in path:
+            if part not in dict(module.named_children()):
+                module.add_module(part, torch.nn.Module())
+            module = module.get_submodule(part)
+        if value.is_floating_point() and name not in ("attn_mask", "relative_coords_table"):
+            module.register_parameter(name, torch.nn.Parameter(value))
+        else:
+            module.register_buffer(name, value)
+    ours = swindow.adopt(theirs.eval())
+    with torch.no_grad():
+        assert difference(ours(expected["input"]), expected["logits"]) <= NEAR
+    assert ours.config.pretrained_window_size == ((4, 4), (4, 4), (4, 4), (2, 2))
 
 
 def test_adopt_takes_the_swin_out_of_a_larger_model():

@@ -253,7 +253,10 @@ def without_buffers(weights, table):
         (lambda w: w.update(extra=torch.ones(1)), "'microsoft'.*no place .*extra"),
         (lambda w: w["norm.bias"].fill_(float("nan")), r"norm\.bias holds NaN"),
         (lambda w: w["layers.0.blocks.0.attn.qkv.weight"].view(-1)[5].fill_(float("inf")), "holds NaN or infinite"),
-        (lambda w: w.update({"norm.bias": torch.ones(16, dtype=torch.long)}), "expected a floating type"),
+        (
+            lambda w: w.update({"norm.bias": torch.ones(16, dtype=torch.long)}),
+            "type torch.int64, expected numbers of a floating type",
+        ),
         (lambda w: w.update({"norm.bias": torch.ones(3)}), r"norm\.bias has shape \(3,\), expected \(16,\)"),
         (lambda w: w.update({"patch_embed.proj.weight": torch.ones(0, 3, 4, 4)}), "missing or empty"),
         (lambda w: w.update({"layers.0.blocks.0.attn.relative_position_index": torch.zeros(16, 16).long()}), "index"),
@@ -419,6 +422,8 @@ def test_input_size_settles_windows_and_resizes_tables(official, model):
     assert swindow.load(official, input_size=(32, 64)).metadata["input_size"] == [32, 64]
     wide = swindow.load(official, window_size=8, input_size=48)
     assert wide.config.window_size == ((8, 8), (6, 6))
+    with pytest.raises(swindow.ConfigError, match="did you mean 'window_size'"):
+        swindow.load(official, config={"windowsize": 3})
     for wrong in ("big", (1, 2, 3), 0, (32, 0)):
         with pytest.raises(swindow.ConfigError, match="input_size"):
             swindow.load(official, input_size=wrong)

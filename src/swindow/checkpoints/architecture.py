@@ -94,7 +94,8 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         raise CheckpointError(f"{source}: blocks are missing (found: {depths} per stage); it is not a whole model")
     cosine = "stages.0.blocks.0.attn.similarity.logit_scale" in tensors
     bias = "attn.similarity.logit_scale" if cosine else "attn.position_bias.table"
-    needed = ["patch_embed.proj.weight", "stages.0.blocks.0.mlp.fc1.weight", "stages.0.blocks.0.attn.qkv.weight"]
+    # The widest hidden layer tells the ratio best, where its product with the width is no whole number.
+    needed = ["patch_embed.proj.weight", f"stages.{len(depths) - 1}.blocks.0.mlp.fc1.weight"]
     for key in (*needed, *(f"stages.{i}.blocks.0.{bias}" for i in stages)):
         if key not in tensors or tensors[key].ndim < 2 or 0 in tensors[key].shape:
             raise CheckpointError(f"{source}: tensor {key} (swindow's name) is missing or empty; not a whole model")
@@ -108,7 +109,7 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "patch_size": tuple(proj.shape[2:]),
         "depths": depths,
         "num_heads": tuple(tensors[f"stages.{i}.blocks.0.{bias}"].shape[0 if cosine else 1] for i in stages),
-        "mlp_ratio": tensors[needed[1]].shape[0] / proj.shape[0],
+        "mlp_ratio": _ratio(tensors[needed[1]].shape[0], proj.shape[0] << len(depths) - 1),
         "num_classes": 0 if head is None or head.ndim != 2 else head.shape[0],
         "qkv_bias": "qv" if cosine else "stages.0.blocks.0.attn.qkv.bias" in tensors,
         "patch_norm": "patch_embed.norm.weight" in tensors,
@@ -128,9 +129,17 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return fields
 
 
+def _ratio(hidden: int, width: int) -> float:
+    """The ratio of which a width makes so many hidden channels, rounded down."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
 def _contradicts(hints: Hints, fields: Mapping[str, Any]) -> str:
     """What lies beside the file and says something else than its tensors; "" where nothing does."""
     for name, value in hints.fields.items():
+        if name == "mlp_ratio" and isinstance(value, (int, float)) and abs(value - fields[name]) < 0.02:
+            continue  # rounded down to whole channels
         if name in fields and name != "out_indices" and fields[name] != value:
             return f"its tensors have {name} {fields[name]}, {hints.source} beside it says {value}"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import PerAxis, SwinConfig
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, nearest
 from ..models import SwinTransformer
 from ..variants import image_size, variant_of
 from .architecture import Architecture, architecture, settle
@@ -102,6 +103,10 @@ def load_tensors(
 ) -> SwinTransformer:
     """``load`` for a source that is open: ``about`` is what lies beside it, ``known`` what the caller says."""
     check_resize(table_resize)
+    fields = [field.name for field in dataclasses.fields(SwinConfig)]
+    for name in known:
+        if name not in fields:
+            raise ConfigError(f"config: {name!r} is no field of SwinConfig{nearest(str(name), fields)}")
     reading = recognise(found.name, found.tensors, layout or (OWN.name if KEY in found.metadata else None))
     size = _pixels(input_size, reading)
     if KEY in found.metadata:
@@ -192,10 +197,12 @@ def check(source: str, reading: Reading, expected: Mapping[str, Tensor]) -> None
                 f"{source}: tensor {theirs} has shape {tuple(tensor.shape)}, expected {tuple(wanted.shape)} "
                 "from the others; the file is broken, or config= does not fit it"
             )
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{source}: tensor {theirs} has type {tensor.dtype}, expected a floating type")
+        if not tensor.is_floating_point() or tensor.is_meta:
+            what = "no numbers (it is on the meta device)" if tensor.is_meta else f"type {tensor.dtype}"
+            raise CheckpointError(f"{source}: tensor {theirs} has {what}, expected numbers of a floating type")
         if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
             raise CheckpointError(f"{source}: tensor {theirs} is larger than what the file holds of it")
+        tensor = tensor.float() if tensor.itemsize == 1 else tensor
         if not bool(torch.isfinite(tensor.sum(dtype=torch.float32))) and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
                 f"{source}: tensor {theirs} holds NaN or infinite values; the file is damaged, or training failed"

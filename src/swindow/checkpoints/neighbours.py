@@ -90,6 +90,8 @@ def _of_transformers(about: Mapping[str, Any], processor: Mapping[str, Any] | No
     trained = about.get("pretrained_window_sizes")
     if trained and any(trained):
         found.trained = tuple(trained)
+    if str((about.get("architectures") or [""])[0]).endswith("Backbone"):
+        found.fields["out_indices"] = tuple(i - 1 for i in about.get("out_indices") or () if i > 0) or None
     names = about.get("id2label", {})
     labels = [str(names[key]) for key in sorted(names, key=int)]
     if labels and not all(label == f"LABEL_{i}" for i, label in enumerate(labels)):
