@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import CheckpointError
 from ..models import SwinTransformer
-from .loading import load_tensors
+from .loading import Wanted, load_tensors
 from .neighbours import Hints, hints
 from .sources import Source
 
@@ -34,7 +34,7 @@ def adopt(theirs: nn.Module) -> SwinTransformer:
         return theirs
     name = f"{type(theirs).__module__.split('.')[0]}'s {type(theirs).__name__}"
     about = _hints(theirs)
-    model = load_tensors(Source(name, theirs.state_dict()), about, known=_rates(theirs), dtype=None)
+    model = load_tensors(Source(name, theirs.state_dict()), about, Wanted(_rates(theirs), dtype=None))
     return model.train(theirs.training)
 
 

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -84,57 +83,60 @@ def load(
     about = hints(found.neighbours)
     about.certain = found.whole_folder
     known = config.to_dict() if isinstance(config, SwinConfig) else dict(config or {})
-    return load_tensors(
-        found, about, layout, known, num_classes, in_chans, window_size, input_size, table_resize, dtype
-    )
+    wanted = Wanted(known, layout, num_classes, in_chans, window_size, input_size, table_resize, dtype)
+    return load_tensors(found, about, wanted)
 
 
-def load_tensors(
-    found: Source,
-    about: Hints,
-    layout: str | None = None,
-    known: Mapping[str, Any] = MappingProxyType({}),
-    num_classes: int | None = None,
-    in_chans: int | None = None,
-    window_size: Any = None,
-    input_size: int | tuple[int, ...] | None = None,
-    table_resize: Resize = "bicubic",
-    dtype: torch.dtype | None = torch.float32,
-) -> SwinTransformer:
-    """``load`` for a source that is open: ``about`` is what lies beside it, ``known`` what the caller says."""
-    check_resize(table_resize)
-    fields = [field.name for field in dataclasses.fields(SwinConfig)]
-    for name in known:
-        if name not in fields:
-            raise ConfigError(f"config: {name!r} is no field of SwinConfig{nearest(str(name), fields)}")
-    reading = recognise(found.name, found.tensors, layout or (OWN.name if KEY in found.metadata else None))
-    size = _pixels(input_size, reading)
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What the caller of ``load`` says; its arguments, ``config`` as SwinConfig fields."""
+
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    layout: str | None = None
+    num_classes: int | None = None
+    in_chans: int | None = None
+    window_size: Any = None
+    input_size: int | tuple[int, ...] | None = None
+    table_resize: Resize = "bicubic"
+    dtype: torch.dtype | None = torch.float32
+
+    def __post_init__(self) -> None:
+        check_resize(self.table_resize)
+        fields = [field.name for field in dataclasses.fields(SwinConfig)]
+        for name in self.config:
+            if name not in fields:
+                raise ConfigError(f"config: {name!r} is no field of SwinConfig{nearest(str(name), fields)}")
+
+
+def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer:
+    """``load`` for a source that is open; ``about`` is what lies beside it."""
+    reading = recognise(found.name, found.tensors, wanted.layout or (OWN.name if KEY in found.metadata else None))
+    size = _pixels(wanted.input_size, reading)
     if KEY in found.metadata:
-        kind, metadata = _own(found, known)
+        kind, metadata = _own(found, wanted.config)
     else:
-        kind = architecture(found.name, reading, about, known, size)
+        kind = architecture(found.name, reading, about, wanted.config, size)
         metadata = _metadata(found, reading, about, kind)
     model = _empty(kind.config)
     check(found.name, reading, model.state_dict())
-    window_size = _for_size(reading, kind.config, window_size, size)
-    tensors, config, resized = adapt(reading.tensors, kind.config, in_chans, window_size, table_resize)
+    window_size = _for_size(reading, kind.config, wanted.window_size, size)
+    tensors, config, resized = adapt(reading.tensors, kind.config, wanted.in_chans, window_size, wanted.table_resize)
     fresh = _without_norm(reading, config)
     model = model if config == kind.config else _empty(config)
-    model.load_state_dict(
-        {k: v if dtype is None else v.to(dtype) for k, v in {**tensors, **fresh}.items()}, assign=True
-    )
+    values = {**tensors, **fresh}
+    model.load_state_dict({key: value.to(wanted.dtype or value.dtype) for key, value in values.items()}, assign=True)
     model.metadata = metadata
     if "patch_embed.proj.weight" in resized:
         model.metadata.pop("preprocess", None)
-    dropped = {**found.beside, **reading.dropped}
-    dropped |= {key: "worked out anew from sizes" for *_, key, _ in reading.buffers}
-    initialised: tuple[str, ...] = tuple(fresh)
-    if num_classes is not None:
-        left, made, rows = _replace_head(model, num_classes)
-        dropped |= {key: why for name, why in left.items() for key in reading.origin.get(name, (name,))}
-        initialised, resized = initialised + made, resized | rows
-    new = {*resized, *initialised}
-    matched = sum(name in tensors and name not in new for name in model.state_dict())
+    left, made, rows = ({}, (), {}) if wanted.num_classes is None else _replace_head(model, wanted.num_classes)
+    dropped = {
+        **found.beside,
+        **reading.dropped,
+        **{key: "worked out anew from sizes" for *_, key, _ in reading.buffers},
+        **{key: why for name, why in left.items() for key in reading.origin.get(name, (name,))},
+    }
+    resized, initialised = {**resized, **rows}, (*fresh, *made)
+    matched = sum(name in tensors and name not in {*resized, *initialised} for name in model.state_dict())
     model.load_report = LoadReport(
         found.name, reading.layout.name, matched, dropped, resized, initialised, kind.assumed
     )

@@ -55,7 +55,6 @@ def save(
     chosen = layout_for(layout, model.config)
     tensors, left_out = _translated(model, chosen)
     if layout == "transformers" or (layout == "timm" and path.suffix == ""):
-        tensors = _plus_buffers(model, chosen, tensors, input_size) if layout == "timm" else tensors
         side = _side(model, chosen, input_size)
         write = for_timm if layout == "timm" else for_transformers
         _check_square(model.config, chosen)
@@ -77,7 +76,8 @@ def save(
 
 def _torch_save(tensors: dict[str, Tensor], path: Path) -> None:
     try:
-        torch.save(tensors, path)
+        # Copied, for torch.save writes all of the memory that a tensor is a part of: of a mapped file, the whole file.
+        torch.save({name: tensor.clone() for name, tensor in tensors.items()}, path)
     except RuntimeError as error:  # what torch makes of a full disk
         raise OSError(f"torch.save failed ({' '.join(str(error).split())[:80]})") from error
 
@@ -106,8 +106,7 @@ def _translated(model: SwinTransformer, layout: Layout) -> tuple[dict[str, Tenso
     tensors = {name: tensor.contiguous() for name, tensor in found.tensors.items()}
     if layout.bare and not config.num_classes and not config.decoder_stride:
         tensors = {name.removeprefix(layout.body): tensor for name, tensor in tensors.items()}
-    # Tensors of the model may share memory (a file may not), and what is a view of a larger one is written alone.
-    return {name: tensor.clone() for name, tensor in tensors.items()}, left_out
+    return tensors, left_out
 
 
 def _norms_as(layout: Layout, config: SwinConfig, ours: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -120,7 +119,7 @@ def _norms_as(layout: Layout, config: SwinConfig, ours: dict[str, Tensor]) -> di
     if single and not has_stage_norms:
         return {name.replace(last, "norm.", 1) if name.startswith(last) else name: t for name, t in ours.items()}
     if layout.out_norms and f"{last}weight" in ours:  # it wants a final norm too, which it does not use
-        return {**ours, **{f"norm.{kind}": ours[f"{last}{kind}"] for kind in ("weight", "bias")}}
+        return {**ours, **{f"norm.{kind}": ours[f"{last}{kind}"].clone() for kind in ("weight", "bias")}}
     if layout.stage_norms:  # a norm that no map of the backbone goes through
         return {name: tensor for name, tensor in ours.items() if not name.startswith("norm.")}
     return ours
@@ -130,7 +129,7 @@ def _plus_buffers(
     model: SwinTransformer, layout: Layout, tensors: dict[str, Tensor], input_size: int | tuple[int, ...] | None
 ) -> dict[str, Tensor]:
     """The tensors and what the library saves beside them."""
-    if not layout.buffers:
+    if layout.bare:  # transformers works them out itself
         return tensors
     config = model.config
     grids: list[Any] = [None] * config.num_stages
@@ -144,11 +143,8 @@ def _plus_buffers(
         for j in range(depth):
             key = f"stages.{i}.blocks.{j}.norm1.weight"
             block = next(iter(layout.table.write({key: torch.empty(0)}).tensors)).rsplit(".", 2)[0]
-            if layout.bare and not config.num_classes and not config.decoder_stride:
-                block = block.removeprefix(layout.body)
             for ending, kind in layout.buffers.items():
-                cosine = config.position_bias == "continuous"
-                if (kind == "coordinates" and not cosine) or layout.bare:
+                if kind == "coordinates" and config.position_bias != "continuous":
                     continue
                 buffer = BUFFERS[kind](Block(config, i, j, grids[i]))
                 if buffer is not None:
