@@ -120,12 +120,18 @@ def test_convert_inspect_and_use_other_libraries_files(run, checkpoint, tmp_path
     assert run("train", photos, *options)[0] == 0
 
 
+def test_convert_help_names_every_layout(run):
+    status, output, _ = run("convert", "--help")
+    assert status == 0
+    assert set(swindow.list_layouts()) <= set(output.replace(",", " ").replace(".", " ").split())
+
+
 def test_convert_mistakes(run, checkpoint, tmp_path):
     for args, expected_status, expected in [
         ((checkpoint, tmp_path / "a.pth", "--to", "tim"), 1, "did you mean 'timm'"),
         ((checkpoint, checkpoint), 1, "is there already"),
         ((checkpoint, tmp_path / "a.bin"), 1, "ends in .safetensors or .pth"),
-        ((checkpoint, tmp_path / "a.pth", "--to", "monai"), 0, ""),
+        ((checkpoint, tmp_path / "a.pth", "--to", "monai"), 1, "final_merge True"),
         ((tmp_path / "absent", tmp_path / "b.pth"), 1, "no such file"),
     ]:
         status, _, error = run("convert", *args)

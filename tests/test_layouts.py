@@ -154,6 +154,46 @@ def test_timm(config, size, there_and_back):
     assert list(ours.config.window_size) == [tuple(s.blocks[0].window_size) for s in model.layers]
 
 
+@pytest.mark.parametrize("window", [8, 16])
+def test_timm_published_v2_by_its_window_alone(window, tmp_path):
+    """Its last stage's windows are smaller where 256 pixels make them so; the report says what was assumed."""
+    timm = peer("timm")
+    theirs = randomise(timm.create_model(f"swinv2_tiny_window{window}_256", num_classes=3)).eval()
+    ours = swindow.load(theirs.state_dict(), config={"window_size": window})
+    assert f"swinv2_tiny_w{window}" in ours.load_report.assumed["windows"]
+    assert ours.config.window_size == tuple(tuple(stage.blocks[0].window_size) for stage in theirs.layers)
+    x = torch.randn(1, 3, 256, 256)
+    with torch.no_grad():
+        assert difference(ours(x), theirs(x)) <= NEAR
+
+
+def test_timm_v2_without_any_bias_of_qkv():
+    swin = peer("timm.models.swin_transformer_v2")
+    theirs = swin.SwinTransformerV2(
+        img_size=32, window_size=8, embed_dim=8, depths=(1, 1), num_heads=(1, 2), qkv_bias=False
+    )
+    theirs = randomise(theirs).eval()
+    ours = swindow.load(theirs.state_dict(), config={"window_size": 8}, input_size=32)
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert difference(ours(x), theirs(x)) <= NEAR
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("swinv2_cr_tiny_224", "timm's swinv2_cr, another architecture"),
+        ("swin_tiny_patch4_window7_224", "try the weights of the model without features_only"),
+    ],
+)
+def test_timm_models_that_are_none(name, message):
+    timm = peer("timm")
+    theirs = timm.create_model(name, features_only="cr" not in name)
+    for take in (swindow.adopt, lambda model: swindow.load(model.state_dict())):
+        with pytest.raises(swindow.CheckpointError, match=message):
+            take(theirs)
+
+
 def test_timm_needs_the_window_of_v2(tmp_path):
     torch.save(timm_model(NARROW_V2, (64, 64)).state_dict(), tmp_path / "m.pth")
     with pytest.raises(swindow.CheckpointError, match=r"config=\{'window_size': 8\}.*input_size="):
@@ -307,6 +347,60 @@ def test_transformers_base_backbone_and_pretraining(v2, tmp_path):
     assert {"decoder.0.weight", f"{prefix.lower()}.embeddings.mask_token"} <= set(tuned.load_report.dropped)
 
 
+def test_transformers_backbones_in_memory(tmp_path):
+    """A backbone's state dict has a prefix and norms beside it; within a larger model too."""
+    transformers, config = transformers_v1(64, out_features=["stage1", "stage2"])
+    uper = transformers.UperNetConfig(backbone_config=config, num_labels=3, hidden_size=8, use_auxiliary_head=False)
+    whole = randomise(transformers.UperNetForSemanticSegmentation(uper)).eval()
+    x = torch.randn(1, 3, 64, 64)
+    for theirs, source in ((whole.backbone, whole.backbone.state_dict()), (whole.backbone, whole.state_dict())):
+        for ours in (swindow.load(source), swindow.adopt(whole)):
+            assert ours.load_report.layout == "transformers_5"
+            with torch.no_grad():
+                for a, b in zip(ours.pyramid(x), theirs(x).feature_maps, strict=True):
+                    assert difference(a, b) <= NEAR
+    swindow.save(ours, tmp_path / "m.pth", "transformers_5")
+    whole.backbone.load_state_dict(torch.load(tmp_path / "m.pth", weights_only=True), strict=True)
+    with_head = SwinTransformer(ours.config.replace(num_classes=4))
+    assert set(swindow.save(with_head, tmp_path / "b", "transformers", 56)) == {"head.weight", "head.bias"}
+    assert swindow.load(tmp_path / "b").config.out_norms
+    norms = {k.replace("hidden_states_norms.stage", "hidden_states_norms."): v for k, v in source.items()}
+    with pytest.raises(swindow.CheckpointError, match="maps are normed in another way"):
+        swindow.load(norms)  # as MaskFormer's own Swin has it
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"out_features": ["stem", "stage1"]}, "got the stem"),
+        ({"layer_norm_eps": 1e-3}, "layer_norm_eps 0.001"),
+        ({"image_size": 60}, r"map of \(8, 8\) tokens, which the library takes for \(7, 7\)"),
+        ({"use_absolute_embeddings": True}, "one token more"),
+    ],
+)
+def test_transformers_models_that_are_like_no_other(fields, message, tmp_path):
+    transformers = peer("transformers")
+    arguments = {"image_size": 64, "embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 8, **fields}
+    transformers.Swinv2Backbone(transformers.Swinv2Config(**arguments)).save_pretrained(tmp_path / "m")
+    with pytest.raises(swindow.CheckpointError, match=message):
+        swindow.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("v2", [False, True])
+def test_transformers_backbones_choose_their_maps(v2, tmp_path):
+    transformers = peer("transformers")
+    arguments = {"image_size": 64, "embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 8}
+    prefix = "Swinv2" if v2 else "Swin"
+    theirs = getattr(transformers, f"{prefix}Backbone")
+    theirs = theirs(getattr(transformers, f"{prefix}Config")(**arguments, out_indices=[-1])).eval()
+    theirs.save_pretrained(tmp_path / "m")
+    x = torch.randn(1, 3, 64, 64)
+    for ours in (swindow.load(tmp_path / "m"), swindow.adopt(theirs)):
+        with torch.no_grad():
+            (found,) = ours.pyramid(x)
+            assert difference(found, theirs(x).feature_maps[0]) <= NEAR
+
+
 @pytest.mark.parametrize(("axes", "merging"), [(3, "merging"), (3, "mergingv2"), (2, "merging"), (2, "mergingv2")])
 def test_monai(axes, merging, tmp_path):
     """Inside a whole SwinUNETR, whose decoder is left out, and back into its encoder, the last merging included."""
@@ -317,6 +411,7 @@ def test_monai(axes, merging, tmp_path):
     unet = randomise(unet).eval()
     torch.save({"state_dict": unet.state_dict()}, tmp_path / "unet.pt")
     layout = "monai_v2" if (axes, merging) == (3, "mergingv2") else "monai"
+    assert swindow.adopt(unet).load_report.layout == ("monai_v2" if merging == "mergingv2" else "monai")
     ours = swindow.load(tmp_path / "unet.pt", layout=None if layout == "monai" else layout)
     assert ours.load_report.layout == layout
     assert ours.load_report.initialised == ("norm.weight", "norm.bias")
@@ -349,6 +444,7 @@ def test_adopt_shares_memory_and_knows_what_tensors_do_not_tell():
         assert difference(ours(x), theirs(x)) <= NEAR
     assert ours.config.window_size == ((6, 6), (3, 3))
     assert ours.config.drop_path_rate == 0.25
+    assert ours.metadata["input_size"] == [24, 24]
     assert ours.head.weight.data_ptr() == theirs.head.fc.weight.data_ptr()
     assert all(p.requires_grad for p in ours.parameters())
     assert swindow.adopt(ours) is ours
@@ -359,6 +455,15 @@ def test_adopt_shares_memory_and_knows_what_tensors_do_not_tell():
         swindow.adopt(torch.nn.Linear(2, 2))
     with pytest.raises(swindow.CheckpointError, match="meta device"):
         swindow.adopt(theirs.to("meta"))
+    with pytest.raises(swindow.CheckpointError, match="meta device"):
+        swindow.adopt(torchvision_2d(NARROW).to("meta"))
+    theirs = timm_model(config, (24, 24))
+    theirs.norm.eps = 1e-3
+    with pytest.raises(swindow.CheckpointError, match=r"norms with epsilons \[1e-05, 0.001\]"):
+        swindow.adopt(theirs)
+    theirs.global_pool = "max"
+    with pytest.raises(swindow.CheckpointError, match="global_pool 'max'"):
+        swindow.adopt(theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

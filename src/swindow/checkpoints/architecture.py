@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..config import PerAxis, PerStage, SwinConfig
 from ..errors import CheckpointError, ConfigError
+from ..variants import VARIANTS, variant_config
 from .derived import BUFFERS, Block, Facts, facts, maps, mismatch, settled
 from .neighbours import Hints
 from .recognise import Reading
@@ -65,7 +66,10 @@ def architecture(
         assumed[hints.source] = f"not used, for {contradicts}"
         hints = Hints()
     size = input_size or hints.input_size or _size(told, fields)
+    _check_told(source, config, fields)
     merged = {**reading.layout.rule, **hints.fields, **fields, **config}
+    if isinstance(config.get("window_size"), int) and size is None and reading.layout.settles:
+        merged |= _published(merged, assumed)
     if "window_size" not in merged:
         merged["window_size"] = _windows(source, reading, told, hints, merged, size)
     elif input_size is not None and isinstance(merged["window_size"], int):
@@ -88,10 +92,10 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     blocks = sorted(
         {(int(m[1]), int(m[2])) for key in tensors if (m := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", key))}
     )
-    stages = range(blocks[-1][0] + 1) if blocks else range(0)
+    stages = range(blocks[-1][0] + 1 if blocks and blocks[-1][0] < len(blocks) else 0)
     depths = tuple(sum(stage == i for stage, _ in blocks) for i in stages)
     if not depths or 0 in depths or blocks != [(i, j) for i, depth in enumerate(depths) for j in range(depth)]:
-        raise CheckpointError(f"{source}: blocks are missing (found: {depths} per stage); it is not a whole model")
+        raise CheckpointError(f"{source}: blocks are missing (found: {blocks[:3]}, ...); it is not a whole model")
     cosine = "stages.0.blocks.0.attn.similarity.logit_scale" in tensors
     bias = "attn.similarity.logit_scale" if cosine else "attn.position_bias.table"
     # The widest hidden layer tells the ratio best, where its product with the width is no whole number.
@@ -102,6 +106,7 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     proj = tensors["patch_embed.proj.weight"]
     norms = tuple(i for i in stages if f"out_norms.{i}.weight" in tensors)
     extra = [j for i, j in blocks if i == len(depths) - 1 or i == 0 if f"stages.{i}.blocks.{j}.norm3.weight" in tensors]
+    first = "stages.0.blocks.0.attn.qkv"
     head, decoder = tensors.get("head.weight"), tensors.get("decoder.proj.weight")
     fields: dict[str, Any] = {
         "embed_dim": proj.shape[0],
@@ -111,7 +116,7 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_heads": tuple(tensors[f"stages.{i}.blocks.0.{bias}"].shape[0 if cosine else 1] for i in stages),
         "mlp_ratio": _ratio(tensors[needed[1]].shape[0], proj.shape[0] << len(depths) - 1),
         "num_classes": 0 if head is None or head.ndim != 2 else head.shape[0],
-        "qkv_bias": "qv" if cosine else "stages.0.blocks.0.attn.qkv.bias" in tensors,
+        "qkv_bias": "qv" if f"{first}.q_bias" in tensors else f"{first}.bias" in tensors,
         "patch_norm": "patch_embed.norm.weight" in tensors,
         "extra_norm_period": extra[0] + 1 if extra else 0,
         "out_norms": bool(norms),
@@ -145,6 +150,36 @@ def _contradicts(hints: Hints, fields: Mapping[str, Any]) -> str:
     return ""
 
 
+def _check_told(source: str, config: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the caller says otherwise than the tensors do."""
+    for name in ("embed_dim", "depths", "num_heads", "patch_size", "in_chans", "num_classes", "patch_norm"):
+        if name not in config:
+            continue
+        given: Any = config[name]
+        if name == "patch_size" and isinstance(given, int):
+            given = (given,) * len(fields[name])
+        if (tuple(given) if isinstance(given, list) else given) != fields[name]:
+            raise ConfigError(f"config: {name} {given!r} does not fit {source}, whose tensors have {fields[name]!r}")
+
+
+def _published(fields: Mapping[str, Any], assumed: dict[str, str]) -> dict[str, Any]:
+    """The windows of the published SwinV2 that has these widths and this window; {} where there is none."""
+    if fields.get("position_bias") != "continuous":
+        return {}
+    window = fields["window_size"]
+    assumed["windows"] = f"{window} in every stage; if small maps shrank it when the model was built, give input_size="
+    for name in VARIANTS:
+        known = variant_config(name)
+        same = all(
+            getattr(known, field) == fields[field] for field in ("embed_dim", "depths", "num_heads", "similarity")
+        )
+        if same and known.window_size[0] == (window, window):
+            trained = {"pretrained_window_size": known.pretrained_window_size}
+            assumed["windows"] = f"those of {name}, published with these widths; if they are others, give input_size="
+            return {"window_size": known.window_size, **(trained if "pretrained_window_size" not in fields else {})}
+    return {}
+
+
 def _size(told: Facts, fields: Mapping[str, Any]) -> PerAxis | None:
     """Pixels per axis, from a mask's map: exact, since the official code takes no other sizes."""
     for stage, grid in sorted(told.grids.items()):
@@ -159,6 +194,12 @@ def settle(reading: Reading, fields: Mapping[str, Any], nominal: PerAxis, size: 
         {k: v for k, v in fields.items() if k != "absolute_position_size"} | {"window_size": 1}
     )
     grids = maps(config, size, rounds_down=how.endswith("_down"))
+    for grid, real in zip(grids, maps(config, size)):
+        if grid != real and min(grid) <= min(nominal):
+            raise CheckpointError(
+                f"images of {size} pixels make a map of {real} tokens, which the library takes for {grid}: its "
+                "windows there are like no other library's; try input_size= with a multiple of the last stage's patch"
+            )
     return tuple(settled(nominal, grids, how.removesuffix("_down") or None).values())
 
 
@@ -229,6 +270,8 @@ def _position_grid(source: str, reading: Reading, fields: Mapping[str, Any], siz
         return tuple(embedding.shape[:-1])
     side = round(len(embedding) ** (1 / axes))
     grid = tuple(-(-s // p) for s, p in zip(size, fields["patch_size"])) if size is not None else (side,) * axes
+    if len(embedding) == math.prod(grid) + 1:
+        raise CheckpointError(f"{source}: its absolute position embedding has one token more than its map has places")
     if math.prod(grid) != len(embedding):
         raise CheckpointError(
             f"{source}: its absolute position embedding of {len(embedding)} tokens has another grid than {grid}; "

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, OutputError
 from ..models import SwinTransformer
 from .describing import describe
+from .files import checked, reason
 from .loading import load
 from .saving import save
 
@@ -65,13 +68,10 @@ def convert(
         CheckpointError: as ``load`` and ``save``; or the outputs differ, then nothing stays at ``out``.
         OutputError: it cannot be written.
     """
-    out = Path(out)
-    if out.exists() and not overwrite:
-        raise CheckpointError(f"{out}: is there already; try another name, or overwrite")
-    if out.exists() and Path(source).exists() and os.path.samefile(out, source):
-        raise CheckpointError(f"{out}: is the source itself; try another name")
+    out = checked(out)
+    _check_place(source, out, to, overwrite)
     model = load(source, input_size=input_size, **settings)
-    trial = out.with_name(f".{os.getpid()}-{out.name}")  # of the same suffix
+    trial = out.with_name(f".{uuid.uuid4().hex[:12]}-{out.name[-100:]}")  # of the same suffix
     try:
         left_out = save(model, trial, to, input_size)
         rules = {name: getattr(model.config, name) for name in RULES}
@@ -122,19 +122,36 @@ def _maps(model: SwinTransformer, x: Tensor) -> list[Tensor]:
     return found
 
 
+def _check_place(source: str | Path, out: Path, to: str, overwrite: bool) -> None:
+    """Raises where what is written cannot stand at ``out``."""
+    try:
+        if not out.exists():
+            return
+        if not overwrite:
+            raise CheckpointError(f"{out}: is there already; try another name, or overwrite")
+        here = Path(source).expanduser()
+        if here.exists() and os.path.samefile(out, here):
+            raise CheckpointError(f"{out}: is the source itself; try another name")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"could not write {str(out)[:80]!r}: {error}; try another name") from error
+    if out.is_dir() != (to == "transformers" or (to == "timm" and out.suffix == "")):
+        raise OutputError(f"{out}: is a {'folder' if out.is_dir() else 'file'}, layout {to!r} is not; try another name")
+
+
 def _put(trial: Path, out: Path) -> None:
-    if trial.is_dir():
-        out.mkdir(parents=True, exist_ok=True)
-        for file in trial.iterdir():
-            file.replace(out / file.name)
-    else:
-        trial.replace(out)
+    try:
+        if trial.is_dir():
+            out.mkdir(parents=True, exist_ok=True)
+            for file in trial.iterdir():
+                file.replace(out / file.name)
+        else:
+            trial.replace(out)
+    except OSError as error:
+        raise OutputError(f"could not write {out}: {reason(error)}; try another place") from error
 
 
 def _remove(trial: Path) -> None:
     if trial.is_dir():
-        for file in trial.iterdir():
-            file.unlink()
-        trial.rmdir()
+        shutil.rmtree(trial, ignore_errors=True)
     elif trial.exists():
         trial.unlink()

@@ -95,7 +95,7 @@ def facts(found: Iterable[tuple[str, int, Tensor]], axes: int) -> Facts:
         if kind in ("index", "flat_index") and stage not in known.windows:
             side = math.isqrt(tensor.numel())
             if side * side == tensor.numel():
-                known.windows[stage] = _window(tensor.reshape(side, side), axes)
+                known.windows[stage] = _window(tensor.reshape(side, side).long(), axes)
         elif kind == "coordinates" and stage not in known.trained and tensor.ndim == axes + 2:
             window = tuple((size + 1) // 2 for size in tensor.shape[1:-1])
             known.windows.setdefault(stage, window)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +29,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         >>> target.read_text()
         'whole'
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path = checked(path)
+    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.tmp")  # its own for every writer
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
@@ -44,6 +45,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def checked(path: str | Path) -> Path:
+    """Returns a path to write to, ``~`` written out. Raises OutputError where it names no file."""
+    try:
+        found = Path(path).expanduser()
+    except RuntimeError as error:
+        raise OutputError(f"{path}: {error}; give the whole path") from error
+    if found.name in ("", "..") or "\0" in str(found):
+        raise OutputError(f"got {str(path)!r}, expected the name of a file or folder to write")
+    return found
 
 
 def reason(error: Exception) -> str:

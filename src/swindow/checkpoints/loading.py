@@ -82,6 +82,8 @@ def load(
     found = open_source(source)
     about = hints(found.neighbours)
     about.certain = found.whole_folder
+    if config is not None and not isinstance(config, (SwinConfig, Mapping)):
+        raise ConfigError(f"config: got {config!r}, expected a SwinConfig or a dict of its fields")
     known = config.to_dict() if isinstance(config, SwinConfig) else dict(config or {})
     wanted = Wanted(known, layout, num_classes, in_chans, window_size, input_size, table_resize, dtype)
     return load_tensors(found, about, wanted)
@@ -106,14 +108,17 @@ class Wanted:
         for name in self.config:
             if name not in fields:
                 raise ConfigError(f"config: {name!r} is no field of SwinConfig{nearest(str(name), fields)}")
+        if self.dtype is not None and not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
+            raise ConfigError(f"dtype: got {self.dtype!r}, expected a floating type, such as torch.float32, or None")
 
 
 def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer:
     """``load`` for a source that is open; ``about`` is what lies beside it."""
     reading = recognise(found.name, found.tensors, wanted.layout or (OWN.name if KEY in found.metadata else None))
+    _check_sound(found.name, reading)
     size = _pixels(wanted.input_size, reading)
     if KEY in found.metadata:
-        kind, metadata = _own(found, wanted.config)
+        kind, metadata = _own(found, reading, wanted.config)
     else:
         kind = architecture(found.name, reading, about, wanted.config, size)
         metadata = _metadata(found, reading, about, kind)
@@ -143,19 +148,30 @@ def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer
     return model.eval()
 
 
+def _check_sound(source: str, reading: Reading) -> None:
+    """Raises CheckpointError for tensors that hold no plain numbers, before anything is made of them."""
+    buffers = [(key, tensor) for *_, key, tensor in reading.buffers]
+    for name, tensor in [*reading.tensors.items(), *buffers]:
+        plain = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
+        if not plain or (name not in reading.tensors and 0 in tensor.shape):
+            what = "on the meta device" if tensor.is_meta else "empty" if plain else "sparse or quantized"
+            theirs = " and ".join(reading.origin.get(name, (name,)))
+            raise CheckpointError(f"{source}: tensor {theirs} is {what}; expected plain numbers")
+
+
 def _pixels(size: int | tuple[int, ...] | None, reading: Reading) -> PerAxis | None:
     """``input_size``, per axis."""
     if size is None:
         return None
     axes = reading.tensors["patch_embed.proj.weight"].ndim - 2
-    pixels = (size,) * axes if isinstance(size, int) else tuple(size)
-    if len(pixels) != axes or not all(isinstance(p, int) and p > 0 for p in pixels):
+    pixels = tuple(size) if isinstance(size, (tuple, list)) else (size,) * axes
+    if len(pixels) != axes or not all(isinstance(p, int) and not isinstance(p, bool) and p > 0 for p in pixels):
         raise ConfigError(f"input_size: got {size!r}, expected pixels above 0: an int, or one for each of {axes} axes")
     return pixels
 
 
-def _own(found: Source, known: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:
-    """What our own description of a file says."""
+def _own(found: Source, reading: Reading, known: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:
+    """What our own description of a file says; it must be of that file's tensors."""
     try:
         about = json.loads(found.metadata[KEY])
         fields, metadata = dict(about["config"]), dict(about["metadata"])
@@ -167,14 +183,27 @@ def _own(found: Source, known: Mapping[str, Any]) -> tuple[Architecture, dict[st
         config = SwinConfig.from_dict({**fields, **known})
     except ConfigError as error:
         raise CheckpointError(f"{found.name}: its config is not one this version knows: {error}") from error
-    size = metadata.get("input_size")
+    width, blocks = (
+        reading.tensors["patch_embed.proj.weight"].shape[0],
+        sum(k.endswith("norm1.weight") for k in reading.tensors),
+    )
+    hidden = reading.tensors.get("stages.0.blocks.0.mlp.fc1.weight", torch.empty(0)).shape[0]
+    if (config.embed_dim, sum(config.depths)) != (width, blocks) or not -1 < width * config.mlp_ratio - hidden < 2:
+        raise CheckpointError(f"{found.name}: its config is not that of its tensors; the file is broken")
+    size, classes = metadata.get("input_size"), metadata.get("class_names", [])
+    sound = size is None or (isinstance(size, list) and all(isinstance(s, int) and s > 0 for s in size))
+    if not sound or not isinstance(classes, list) or not isinstance(metadata.get("preprocess", {}), dict):
+        raise CheckpointError(f"{found.name}: its description of images or classes is broken; the file is")
     return Architecture(config, None if size is None else tuple(size), {}), metadata
 
 
 def _empty(config: SwinConfig) -> SwinTransformer:
     """A model that waits for its weights: nothing is initialised or takes memory."""
-    with torch.device("meta"):
-        return SwinTransformer(config)
+    try:
+        with torch.device("meta"):
+            return SwinTransformer(config)
+    except (RuntimeError, OverflowError, TypeError) as error:  # sizes that no computer counts to
+        raise CheckpointError(f"the model that is described is too large: {config}") from error
 
 
 def _for_size(reading: Reading, config: SwinConfig, window_size: Any, size: PerAxis | None) -> Any:
@@ -199,9 +228,8 @@ def check(source: str, reading: Reading, expected: Mapping[str, Tensor]) -> None
                 f"{source}: tensor {theirs} has shape {tuple(tensor.shape)}, expected {tuple(wanted.shape)} "
                 "from the others; the file is broken, or config= does not fit it"
             )
-        if not tensor.is_floating_point() or tensor.is_meta:
-            what = "no numbers (it is on the meta device)" if tensor.is_meta else f"type {tensor.dtype}"
-            raise CheckpointError(f"{source}: tensor {theirs} has {what}, expected numbers of a floating type")
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{source}: tensor {theirs} has type {tensor.dtype}, expected a floating type")
         if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
             raise CheckpointError(f"{source}: tensor {theirs} is larger than what the file holds of it")
         tensor = tensor.float() if tensor.itemsize == 1 else tensor
@@ -233,6 +261,7 @@ def _without_norm(reading: Reading, config: SwinConfig) -> dict[str, Tensor]:
 def _metadata(found: Source, reading: Reading, about: Hints, kind: Architecture) -> dict[str, Any]:
     """What travels with foreign weights: size, class names, preprocessing; where no file says it, the library's."""
     config, metadata = kind.config, copy.deepcopy(about.metadata)
+    kind.assumed |= about.assumed
     variant = variant_of(config)
     size = kind.input_size or ((image_size(variant),) * config.ndim if variant and config.ndim == 2 else None)
     if size is not None:
@@ -251,7 +280,10 @@ def _metadata(found: Source, reading: Reading, about: Hints, kind: Architecture)
         way = (
             "the whole image" if how["fit"] == "squash" else f"the centre {how['crop_fraction']:.3f} of the short side"
         )
-        kind.assumed["preprocess"] = f"{way}, to {math.prod(side[:1])} pixels, bicubic; ImageNet's mean and deviation"
+        why = f" ({about.assumed['preprocess']})" if "preprocess" in about.assumed else ""
+        kind.assumed["preprocess"] = (
+            f"{way}, to {math.prod(side[:1])} pixels, bicubic; ImageNet's mean and deviation{why}"
+        )
     return metadata
 
 

@@ -54,6 +54,7 @@ class Hints:
         input_size: pixels per axis.
         metadata: class names and preprocessing.
         certain: whether they belong to the weights, being of one folder that was asked for.
+        assumed: what could not be taken from there, for the report.
     """
 
     source: str = ""
@@ -63,6 +64,7 @@ class Hints:
     input_size: tuple[int, ...] | None = None
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     certain: bool = True
+    assumed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def hints(neighbours: Mapping[str, Mapping[str, Any]]) -> Hints:
@@ -82,6 +84,11 @@ def _of_transformers(about: Mapping[str, Any], processor: Mapping[str, Any] | No
     act = about.get("hidden_act", "gelu")
     if act != "gelu":
         raise CheckpointError(f"config.json: got hidden_act {act!r}, expected 'gelu': Swin Transformers have no other")
+    if abs(float(about.get("layer_norm_eps", 1e-5)) - 1e-5) > 1e-12:
+        raise CheckpointError(
+            f"config.json: got layer_norm_eps {about['layer_norm_eps']}, expected 1e-5: transformers uses another "
+            "for some of its norms only, which swindow does not have"
+        )
     fields = {ours: _tuple(about[theirs]) for theirs, ours in TRANSFORMERS.items() if theirs in about}
     patch = about.get("patch_size", 4)
     found = Hints("config.json", {**fields, "patch_size": _two(patch)})
@@ -91,12 +98,20 @@ def _of_transformers(about: Mapping[str, Any], processor: Mapping[str, Any] | No
     if trained and any(trained):
         found.trained = tuple(trained)
     if str((about.get("architectures") or [""])[0]).endswith("Backbone"):
-        found.fields["out_indices"] = tuple(i - 1 for i in about.get("out_indices") or () if i > 0) or None
+        chosen = [i % (len(about["depths"]) + 1) for i in about.get("out_indices") or ()]
+        if 0 in chosen:
+            raise CheckpointError('config.json: got the stem in out_features, expected stages, "stage1" and on')
+        found.fields["out_indices"] = tuple(i - 1 for i in chosen) or None
     names = about.get("id2label", {})
     labels = [str(names[key]) for key in sorted(names, key=int)]
     if labels and not all(label == f"LABEL_{i}" for i, label in enumerate(labels)):
         found.metadata["class_names"] = labels
-    if processor is not None:
+    odd = {} if processor is None else _odd(processor)
+    if odd:
+        found.assumed["preprocess"] = (
+            f"the library's defaults: preprocessor_config.json has {odd}, which swindow cannot do"
+        )
+    elif processor is not None:
         found.metadata["preprocess"] = {
             **_resizing(processor),
             "interpolation": RESAMPLE.get(processor.get("resample", 3), "bicubic"),
@@ -107,6 +122,21 @@ def _of_transformers(about: Mapping[str, Any], processor: Mapping[str, Any] | No
             },
         }
     return found
+
+
+def _odd(processor: Mapping[str, Any]) -> dict[str, Any]:
+    """What a preprocessor_config.json asks for that our preprocessing does not do."""
+    usual: dict[str, Any] = {"do_resize": True, "do_rescale": True, "do_normalize": True}
+    if isinstance(processor.get("size"), Mapping) and "shortest_edge" in processor["size"]:
+        usual["do_center_crop"] = True
+    odd = {key: processor[key] for key, value in usual.items() if key in processor and processor[key] is not value}
+    if abs(float(processor.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-6:
+        odd["rescale_factor"] = processor["rescale_factor"]
+    if processor.get("resample", 3) not in RESAMPLE:
+        odd["resample"] = processor["resample"]
+    if any(not isinstance(processor.get(key, ()), (list, tuple)) for key in ("image_mean", "image_std")):
+        odd["image_mean"] = processor.get("image_mean")
+    return odd
 
 
 def _resizing(processor: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +269,7 @@ def for_timm(config: SwinConfig, metadata: Mapping[str, Any], side: int) -> dict
 def _two(value: Any) -> tuple[int, ...]:
     """An int or a pair as a pair."""
     pair = (value, value) if isinstance(value, int) else tuple(value)
-    if not all(isinstance(v, int) and v > 0 for v in pair):
+    if len(pair) != 2 or not all(isinstance(v, int) and v > 0 for v in pair):
         raise ValueError(f"{value!r}, expected numbers above 0")
     return pair
 

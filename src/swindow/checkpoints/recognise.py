@@ -13,6 +13,17 @@ from .layouts import Layout, layouts_named
 BLOCK = "stages.{}.blocks.{}.norm1.weight"  # our name, by which a block's other tensors are found
 
 
+# Parts of keys by which others are known that have parts of a Swin Transformer, and are none, or not as a whole.
+STRANGERS = {
+    "meta_mlp": "timm's swinv2_cr, another architecture than SwinV2, which swindow does not have",
+    "layers_0.": "timm's features_only models; try the weights of the model without features_only",
+    "layers_up": "Swin-Unet; try its encoder's keys alone",
+    "spatial_mlp": "Swin-MLP, which swindow does not have",
+    "._moe_layer": "Swin-MoE, which swindow does not have",
+    "hidden_states_norms.": "a transformers model whose maps are normed in another way than those of SwinBackbone",
+}
+
+
 @dataclasses.dataclass
 class Reading:
     """A file's tensors under our names.
@@ -57,7 +68,7 @@ def recognise(source: str, tensors: dict[str, Tensor], wanted: str | None) -> Re
                 continue
             if not reading.problems and (wanted is not None or layout.fits([*_keys(reading, tensors)])):
                 whole.append(reading)
-            elif nearest is None or len(reading.problems) < len(nearest.problems):
+            elif nearest is None or len(reading.tensors) > len(nearest.tensors):
                 nearest = reading
         if len(whole) > 1:
             outers = [reading.outer for reading in whole]
@@ -73,6 +84,9 @@ def recognise(source: str, tensors: dict[str, Tensor], wanted: str | None) -> Re
             f"{source}: holds no patch embedding of {known} (keys: {_some(tensors)}); expected weights of a Swin "
             "Transformer in a layout that swindow knows; try its state dict alone"
         )
+    for mark, what in STRANGERS.items():
+        if any(mark in key for key in tensors):
+            raise CheckpointError(f"{source}: is of {what}")
     raise CheckpointError(
         f"{source}: looks like a file of {nearest.layout.title} (layout {nearest.layout.name!r}), but "
         f"{len(nearest.problems)} of its keys have no place or belong to others that are absent: "
@@ -105,6 +119,7 @@ def _read(tensors: dict[str, Tensor], layout: Layout, prefix: str) -> Reading | 
     inside: dict[str, Tensor] = {}
     keys: dict[str, str] = {}  # the layout's name of a key to the file's
     dropped: dict[str, str] = {}
+    twice: list[str] = []
     for key, tensor in tensors.items():
         name = key[len(outer) :] if key.startswith(outer) else None
         if name is not None and bare and not name.startswith(body) and not table.names(name):
@@ -112,11 +127,14 @@ def _read(tensors: dict[str, Tensor], layout: Layout, prefix: str) -> Reading | 
         if name is None or not (name.startswith(body) or table.names(name)):
             dropped[key] = f"outside {outer + ('' if bare else body)!r}, where the model is"
             continue
+        if name in inside:
+            twice.append(key)
         inside[name], keys[name] = tensor, key
     found = table.read(inside)
     origin = {ours: tuple(keys[name] for name in names) for ours, names in found.origin.items()}
     blocks = _blocks(found.origin)
-    buffers, problems = [], [keys[name] for name in found.incomplete]
+    strays = [key for key in dropped if any(part in key for part in layout.inside)]
+    buffers, problems = [], [*twice, *strays, *(keys[name] for name in found.incomplete)]
     for name in found.unknown:
         kind = _buffer(name, layout, blocks)
         if kind is None:

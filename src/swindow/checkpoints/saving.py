@@ -18,7 +18,7 @@ from ..errors import CheckpointError, ConfigError, OutputError
 from ..models import SwinTransformer
 from ..variants import image_size, variant_of
 from .derived import BUFFERS, Block, maps
-from .files import reason, replacing
+from .files import checked, reason, replacing
 from .layouts import OWN, Layout, layout_for
 from .loading import KEY
 from .neighbours import for_timm, for_transformers
@@ -51,7 +51,7 @@ def save(
         CheckpointError: the path's suffix is another one, or the library has no such models; nothing is written.
         OutputError: the file cannot be written; what stood there before is intact.
     """
-    path = Path(path)
+    path = checked(path)
     chosen = layout_for(layout, model.config)
     tensors, left_out = _translated(model, chosen)
     if layout == "transformers" or (layout == "timm" and path.suffix == ""):
@@ -85,6 +85,7 @@ def _torch_save(tensors: dict[str, Tensor], path: Path) -> None:
 def _translated(model: SwinTransformer, layout: Layout) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The model's tensors under a library's names, and those it has no place for."""
     config = model.config
+    _check_kind(config, layout)
     if layout.one_window and len(set(config.window_size)) > 1:
         raise CheckpointError(
             f"layout {layout.name!r} has one window for all stages, the model has {config.window_size}; "
@@ -103,10 +104,37 @@ def _translated(model: SwinTransformer, layout: Layout) -> tuple[dict[str, Tenso
                 f"layout {layout.name!r} ({layout.title}) has no place for {name} of this model; try another layout"
             )
         left_out[name] = why
+    if "norm.weight" in left_out and config.num_classes and "head.weight" not in left_out:
+        raise CheckpointError(
+            f"layout {layout.name!r}: the head needs the last stage's norm; {left_out['norm.weight']}"
+        )
     tensors = {name: tensor.contiguous() for name, tensor in found.tensors.items()}
-    if layout.bare and not config.num_classes and not config.decoder_stride:
+    if layout.bare == "always" or (layout.bare == "headless" and not config.num_classes and not config.decoder_stride):
         tensors = {name.removeprefix(layout.body): tensor for name, tensor in tensors.items()}
     return tensors, left_out
+
+
+def _check_kind(config: SwinConfig, layout: Layout) -> None:
+    """Raises CheckpointError for what no key of a file tells and the library does otherwise."""
+    if layout is OWN:
+        return
+    v2 = config.similarity == "cosine"
+    implied: dict[str, Any] = {
+        "position_bias": "continuous" if v2 else "table",
+        "norm_placement": "post" if v2 else "pre",
+        "merge_norm": "post" if v2 else "pre",
+        "merge_axes": tuple(range(config.ndim))[0 if layout.merges_all else -2 :],
+        "final_merge": layout.merges_all,
+        "norm_eps": 1e-5,
+    }
+    for field, value in implied.items():
+        found = getattr(config, field)
+        if found != value and not (field.startswith("merge") and config.num_stages == 1):
+            raise CheckpointError(
+                f"layout {layout.name!r} has {field} {value!r} in such models, this one has {found!r}"
+            )
+    if config.qkv_bias not in (("qv", False) if v2 else (True, False)):
+        raise CheckpointError(f"layout {layout.name!r} has no qkv_bias {config.qkv_bias!r} in such models")
 
 
 def _norms_as(layout: Layout, config: SwinConfig, ours: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -120,8 +148,6 @@ def _norms_as(layout: Layout, config: SwinConfig, ours: dict[str, Tensor]) -> di
         return {name.replace(last, "norm.", 1) if name.startswith(last) else name: t for name, t in ours.items()}
     if layout.out_norms and f"{last}weight" in ours:  # it wants a final norm too, which it does not use
         return {**ours, **{f"norm.{kind}": ours[f"{last}{kind}"].clone() for kind in ("weight", "bias")}}
-    if layout.stage_norms:  # a norm that no map of the backbone goes through
-        return {name: tensor for name, tensor in ours.items() if not name.startswith("norm.")}
     return ours
 
 
@@ -129,7 +155,7 @@ def _plus_buffers(
     model: SwinTransformer, layout: Layout, tensors: dict[str, Tensor], input_size: int | tuple[int, ...] | None
 ) -> dict[str, Tensor]:
     """The tensors and what the library saves beside them."""
-    if layout.bare:  # transformers works them out itself
+    if layout.name.startswith("transformers"):  # which works them out itself
         return tensors
     config = model.config
     grids: list[Any] = [None] * config.num_stages

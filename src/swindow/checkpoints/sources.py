@@ -61,10 +61,14 @@ def open_source(source: str | Path | Mapping[str, Any]) -> Source:
         found = _folder(_from_hub(str(source)))
         found.name = str(source)
         return found
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _folder(path)
-    if not path.is_file():
+    try:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return _folder(path)
+        there = path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, no home
+        raise CheckpointError(f"{str(source)[:80]!r}: cannot be looked for ({reason(error)})") from error
+    if not there:
         raise CheckpointError(f"{path}: there is no such file; expected a file of weights or a folder with config.json")
     found = _file(path)
     found.neighbours = _neighbours(path.parent)
@@ -150,6 +154,10 @@ def _unwrapped(name: str, found: Any) -> Source:
             raise CheckpointError(f"{name}: got a {type(found).__name__}, expected a state dict, key to tensor")
         if any(isinstance(value, Tensor) for value in found.values()):
             tensors = {_plain(key): value for key, value in found.items() if isinstance(value, Tensor)}
+            if len(tensors) < sum(isinstance(value, Tensor) for value in found.values()):
+                raise CheckpointError(
+                    f"{name}: two of its keys are the same, but for what torch's wrappers put into them"
+                )
             beside |= {str(key): "not a tensor" for key, value in found.items() if not isinstance(value, Tensor)}
             return Source(name, tensors, beside=beside, about=about)
         inner = next((key for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)

@@ -65,7 +65,7 @@ def evaluate(
     """Measure a trained model on the held-out images of some data.
 
     Args:
-        checkpoint: a file made by swindow train.
+        checkpoint: a file of swindow train, or a file or folder of any library with that head.
         data: digits, or a folder of class folders.
         batch_size: images per forward pass.
         held_out: the held-out share (fraction), where the data has no split of its own; that of the training run.

@@ -20,7 +20,7 @@ def predict(
     """Say what is in images. A broken image is reported and the others are still predicted; the exit status is then 1.
 
     Args:
-        checkpoint: a file made by swindow train.
+        checkpoint: a file of swindow train, or a file or folder of any library with that head.
         images: image files.
         top: classes per image.
         json: print the result as one JSON object on the last line.
@@ -56,7 +56,7 @@ def explain(
     """Draw how shifted windows work on an image: patches, windows, the cyclic shift and its mask, relative positions.
 
     Args:
-        checkpoint: a file made by swindow train, or a variant's name: then the model is untrained.
+        checkpoint: a file of swindow train, or a file or folder of any library; a variant's name: then it is untrained.
         image: an image file.
         out: the folder for the pictures.
         size: side of the image in pixels; by default what the checkpoint was made for.

@@ -20,7 +20,8 @@ class Layout:
         anchor: the name, after ``body``, of the patch embedding's weight: by it files are recognised.
         body: the prefix before the backbone's names where a classifier stands beside it. A file that holds the
             backbone alone may do without.
-        bare: whether a file without classifier or decoder is written without ``body``.
+        bare: when a file is written without ``body``: "never", "headless" (without classifier and decoder), "always".
+        inside: parts of keys that are never outside the model, whatever stands before them.
         axes: numbers of axes of the models.
         cosine: True for SwinV2 only, False for Swin only, None for both.
         out_norms: True for models with a norm per map only, False for those without, None for both.
@@ -30,6 +31,7 @@ class Layout:
         norm_optional: whether it has models without a final norm.
         stage_norms: whether it has norms per stage only; a final norm is then that of the last stage.
         one_window: whether all stages have one window.
+        merges_all: whether merging halves all axes, and follows the last stage too; else H and W, and it does not.
         needs_patch_norm: whether its patch embedding always has a norm.
         needs_size: whether its files hold masks for one size of image.
         left_out: our keys that it has no place for and does well without, and why.
@@ -43,7 +45,8 @@ class Layout:
     table: Table
     anchor: str = "patch_embed.proj.weight"
     body: str = ""
-    bare: bool = False
+    bare: str = "never"
+    inside: tuple[str, ...] = ()
     axes: tuple[int, ...] = (2,)
     cosine: bool | None = None
     out_norms: bool | None = None
@@ -53,6 +56,7 @@ class Layout:
     norm_optional: bool = False
     stage_norms: bool = False
     one_window: bool = False
+    merges_all: bool = False
     needs_patch_norm: bool = False
     needs_size: bool = False
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)

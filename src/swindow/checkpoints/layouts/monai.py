@@ -35,6 +35,7 @@ def _layout(name: str, title: str, axes: int, order: Rearrangement, assumed: str
         buffers={"attn.relative_position_index": "index"},
         norm_optional=True,
         one_window=True,
+        merges_all=True,
         left_out={
             "norm.*": "MONAI normalises its maps without weights",
             "head.*": "an encoder has no head",

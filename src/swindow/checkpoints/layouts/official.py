@@ -95,7 +95,10 @@ OFFICIAL = (
         norm_optional=True,
         stage_norms=True,
         one_window=True,
-        left_out=BACKBONE_ONLY,
+        left_out={
+            **BACKBONE_ONLY,
+            "norm.*": "norms follow the stages of out_indices only, and the last is none of them",
+        },
     ),
     Layout(
         "video",

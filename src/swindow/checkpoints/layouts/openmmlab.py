@@ -28,7 +28,8 @@ CLASSIFIER: Rows = {
 }
 DENSE = ("neck.", "rpn_head.", "roi_head.", "bbox_head.", "mask_head.", "decode_head.", "auxiliary_head.", "panoptic")
 SIZES = {"shrink": "min", "mask_padding": False}
-LEFT_OUT = {"mask_token": BACKBONE_ONLY["mask_token"], "decoder.*": BACKBONE_ONLY["decoder.*"]}
+UNUSED_NORM = {"norm.*": "norms follow the stages of out_indices only, and the last is none of them"}
+LEFT_OUT = {**UNUSED_NORM, "mask_token": BACKBONE_ONLY["mask_token"], "decoder.*": BACKBONE_ONLY["decoder.*"]}
 
 
 def _body(block: Rows, merge: str, merging: Rows) -> Rows:
@@ -67,7 +68,10 @@ OPENMMLAB = (
         stage_norms=True,
         left_out=LEFT_OUT,
         fits=_classifies,
-        assumed={"small maps": "pad_small_map is off, mmpretrain's default"},
+        assumed={
+            "small maps": "pad_small_map is off, mmpretrain's default",
+            "library": "mmpretrain, for its head or only norm; mmdetection shifts single windows: layout='mmdetection'",
+        },
     ),
     Layout(
         "mmpretrain",
@@ -100,7 +104,10 @@ OPENMMLAB = (
         norm_optional=True,
         stage_norms=True,
         one_window=True,
-        left_out=BACKBONE_ONLY,
+        left_out={**BACKBONE_ONLY, **UNUSED_NORM},
         fits=lambda keys: not _classifies(keys),
+        assumed={
+            "library": "mmdetection, for its norms per map; mmpretrain shifts no single window: layout='mmpretrain'"
+        },
     ),
 )

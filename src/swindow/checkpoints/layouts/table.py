@@ -36,7 +36,7 @@ class Name(NamedTuple):
         return NUMBER.sub("#", self.text)
 
     def match(self, numbers: Sequence[int]) -> dict[str, int] | None:
-        """The values of i and j in a key whose numbers these are; None where it is another key."""
+        """The values of i and j in a key of this shape whose numbers these are; None where it is another key."""
         found = {}
         for number, (letter, times, plus) in zip(numbers, self.numbers):
             value, rest = divmod(number - plus, times) if letter else (0, number - plus)
@@ -131,7 +131,10 @@ class Table:
                 unknown.append(key)
                 continue
             row, part, values = found
-            groups.setdefault((id(row), tuple(values.items())), (row, {}))[1][part] = key
+            parts = groups.setdefault((id(row), tuple(values.items())), (row, {}))[1]
+            if part in parts:  # another spelling of a key that is there, such as layers.00
+                unknown.append(key)
+            parts.setdefault(part, key)
         translated, origin, incomplete = {}, {}, []
         for (_, values_of), (row, parts) in groups.items():
             old, new = (row.theirs, row.ours) if reading else (row.ours, row.theirs)
@@ -184,7 +187,10 @@ def _find(key: str, lookup: Lookup) -> tuple[Row, int, dict[str, int]] | None:
 @functools.lru_cache(maxsize=10_000)  # a file's keys are looked up in one table after another
 def _taken_apart(key: str) -> tuple[str, tuple[int, ...]]:
     """A key with a # for every number, and the numbers."""
-    return re.sub(r"\d+", "#", key), tuple(map(int, re.findall(r"\d+", key)))
+    numbers = re.findall(r"\d+", key)
+    if any(len(number) > 6 for number in numbers):
+        return key, ()  # no model counts so far
+    return re.sub(r"\d+", "#", key), tuple(map(int, numbers))
 
 
 def _tuple(names: Names) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .layout import Layout
-from .official import MERGE
+from .official import BACKBONE_ONLY, MERGE
 from .rearrange import FLAT_GRID, JOINED, VECTOR
 from .table import Rows, Table, Via, under
 
@@ -45,24 +45,29 @@ def _layout(name: str, title: str, body: str, block: Rows, cosine: bool = False,
     rows: Rows = {
         "patch_embed.proj.*": f"{body}embeddings.patch_embeddings.projection.*",
         "patch_embed.norm.*": f"{body}embeddings.norm.*",
-        "mask_token": Via(f"{body}embeddings.mask_token", VECTOR),
         "position_embed.embedding": Via(f"{body}embeddings.position_embeddings", FLAT_GRID),
         **under("stages.{i}.blocks.{j}.", f"{body}encoder.layers.{{i}}.blocks.{{j}}.", block),
         **under("stages.{i}.merge.", f"{body}encoder.layers.{{i}}.downsample.", MERGE),
         "norm.*": f"{body}layernorm.*",
-        "head.*": "classifier.*",
-        "decoder.proj.*": "decoder.0.*",
-        **({"out_norms.{i}.*": "hidden_states_norms.stage{i+1}.*"} if backbone else {}),
     }
-    attention = "attention." if name == "transformers_5" else "attention.self."
-    bias = "relative_position_bias." if name == "transformers_5" else ""
+    heads: Rows = {
+        "head.*": "classifier.*",
+        "mask_token": Via(f"{body}embeddings.mask_token", VECTOR),
+        "decoder.proj.*": "decoder.0.*",
+    }
+    norms: Rows = {"out_norms.{i}.*": "hidden_states_norms.stage{i+1}.*"}
+    rows = {**rows, **(norms if backbone else heads)}
+    in_memory = name == "transformers_5"  # where a backbone has its prefix; its files have none
+    attention = "attention." if in_memory else "attention.self."
+    bias = "relative_position_bias." if in_memory else ""
     return Layout(
         name,
         title,
         Table(rows),
         anchor="embeddings.patch_embeddings.projection.weight",
         body=body,
-        bare=True,
+        bare="headless" if not backbone else "never" if in_memory else "always",
+        inside=("hidden_states_norms.",),
         cosine=cosine,
         out_norms=None if cosine else backbone,
         # Its v1 backbone alone partitions always: no window is shrunk, and a single one is shifted.
@@ -74,6 +79,7 @@ def _layout(name: str, title: str, body: str, block: Rows, cosine: bool = False,
         settles="min_down" if cosine else None,
         norm_optional=True,
         needs_patch_norm=True,
+        left_out=BACKBONE_ONLY if backbone else {},
         preprocess={"fit": "squash"},
     )
 
