@@ -18,6 +18,7 @@ from ..errors import CheckpointError, ConfigError, nearest
 from ..models import SwinTransformer
 from ..variants import image_size, variant_of
 from .architecture import Architecture, architecture, settle
+from .checks import check_fits, check_plain
 from .layouts import OWN
 from .neighbours import Hints, hints
 from .recognise import Reading, recognise
@@ -115,7 +116,7 @@ class Wanted:
 def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer:
     """``load`` for a source that is open; ``about`` is what lies beside it."""
     reading = recognise(found.name, found.tensors, wanted.layout or (OWN.name if KEY in found.metadata else None))
-    _check_sound(found.name, reading)
+    check_plain(found.name, reading)
     size = _pixels(wanted.input_size, reading)
     if KEY in found.metadata:
         kind, metadata = _own(found, reading, wanted.config)
@@ -123,7 +124,7 @@ def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer
         kind = architecture(found.name, reading, about, wanted.config, size)
         metadata = _metadata(found, reading, about, kind)
     model = _empty(kind.config)
-    check(found.name, reading, model.state_dict())
+    check_fits(found.name, reading, model.state_dict())
     window_size = _for_size(reading, kind.config, wanted.window_size, size)
     tensors, config, resized = adapt(reading.tensors, kind.config, wanted.in_chans, window_size, wanted.table_resize)
     fresh = _without_norm(reading, config)
@@ -146,17 +147,6 @@ def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer
         found.name, reading.layout.name, matched, dropped, resized, initialised, kind.assumed
     )
     return model.eval()
-
-
-def _check_sound(source: str, reading: Reading) -> None:
-    """Raises CheckpointError for tensors that hold no plain numbers, before anything is made of them."""
-    buffers = [(key, tensor) for *_, key, tensor in reading.buffers]
-    for name, tensor in [*reading.tensors.items(), *buffers]:
-        plain = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
-        if not plain or (name not in reading.tensors and 0 in tensor.shape):
-            what = "on the meta device" if tensor.is_meta else "empty" if plain else "sparse or quantized"
-            theirs = " and ".join(reading.origin.get(name, (name,)))
-            raise CheckpointError(f"{source}: tensor {theirs} is {what}; expected plain numbers")
 
 
 def _pixels(size: int | tuple[int, ...] | None, reading: Reading) -> PerAxis | None:
@@ -212,40 +202,6 @@ def _for_size(reading: Reading, config: SwinConfig, window_size: Any, size: PerA
         return window_size
     nominal = tuple(window_size or max(w[axis] for w in config.window_size) for axis in range(config.ndim))
     return settle(reading, config.to_dict(), nominal, size)
-
-
-def check(source: str, reading: Reading, expected: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointError where tensors are not exactly those of a model, or hold what no weight is."""
-    tensors = reading.tensors
-    for name, wanted in expected.items():
-        if name not in tensors:
-            if name.startswith("norm.") and reading.layout.norm_optional:
-                continue
-            raise CheckpointError(f"{source}: tensor {name} (swindow's name) is missing; the file is not a whole model")
-        tensor, theirs = tensors[name], " and ".join(reading.origin[name])
-        if tensor.shape != wanted.shape:
-            raise CheckpointError(
-                f"{source}: tensor {theirs} has shape {tuple(tensor.shape)}, expected {tuple(wanted.shape)} "
-                "from the others; the file is broken, or config= does not fit it"
-            )
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{source}: tensor {theirs} has type {tensor.dtype}, expected a floating type")
-        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
-            raise CheckpointError(f"{source}: tensor {theirs} is larger than what the file holds of it")
-        tensor = tensor.float() if tensor.itemsize == 1 else tensor
-        if not bool(torch.isfinite(tensor.sum(dtype=torch.float32))) and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(
-                f"{source}: tensor {theirs} holds NaN or infinite values; the file is damaged, or training failed"
-            )
-    unexpected = {name: keys for name, keys in reading.origin.items() if name not in expected}
-    if reading.layout.out_norms:  # a backbone of transformers carries a final norm that it does not use
-        for name in [name for name in unexpected if name.startswith("norm.")]:
-            del tensors[name]
-            reading.dropped |= dict.fromkeys(unexpected.pop(name), "the norm of the last stage takes its place")
-    for name, keys in unexpected.items():
-        raise CheckpointError(
-            f"{source}: tensor {' and '.join(keys)} ({name} in swindow) has no place in the model of the others"
-        )
 
 
 def _without_norm(reading: Reading, config: SwinConfig) -> dict[str, Tensor]:
