@@ -108,6 +108,7 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     extra = [j for i, j in blocks if i == len(depths) - 1 or i == 0 if f"stages.{i}.blocks.{j}.norm3.weight" in tensors]
     first = "stages.0.blocks.0.attn.qkv"
     head, decoder = tensors.get("head.weight"), tensors.get("decoder.proj.weight")
+    drawn = 0 if decoder is None or decoder.ndim < 1 else decoder.shape[0] // proj.shape[1]
     fields: dict[str, Any] = {
         "embed_dim": proj.shape[0],
         "in_chans": proj.shape[1],
@@ -122,7 +123,7 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "out_norms": bool(norms),
         "final_merge": f"stages.{len(depths) - 1}.merge.reduction.weight" in tensors,
         "mask_token": "mask_token" in tensors,
-        "decoder_stride": 0 if decoder is None else round((decoder.shape[0] / proj.shape[1]) ** (1 / (proj.ndim - 2))),
+        "decoder_stride": round(drawn ** (1 / (proj.ndim - 2))),
         **({"out_indices": norms} if norms else {}),
         **(V2 if cosine else {}),
     }
@@ -266,6 +267,8 @@ def _position_grid(source: str, reading: Reading, fields: Mapping[str, Any], siz
     """The grid of an absolute position embedding, whose tensor is put into it."""
     embedding = reading.tensors["position_embed.embedding"]
     axes = len(fields["patch_size"])
+    if embedding.ndim not in (2, axes + 1):
+        raise CheckpointError(f"{source}: its absolute position embedding has an odd shape; the file is broken")
     if embedding.ndim == axes + 1:
         return tuple(embedding.shape[:-1])
     side = round(len(embedding) ** (1 / axes))

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .recognise import Reading
+
+if TYPE_CHECKING:
+    from .recognise import Reading
 
 
-def check_plain(source: str, reading: Reading) -> None:
+def check_plain(source: str, tensors: Mapping[str, Tensor]) -> None:
     """Raises CheckpointError for tensors that hold no plain numbers, before anything is made of them."""
-    buffers = [(key, tensor) for *_, key, tensor in reading.buffers]
-    for name, tensor in [*reading.tensors.items(), *buffers]:
-        plain = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
-        if not plain or (name not in reading.tensors and 0 in tensor.shape):
-            what = "on the meta device" if tensor.is_meta else "empty" if plain else "sparse or quantized"
-            theirs = " and ".join(reading.origin.get(name, (name,)))
-            raise CheckpointError(f"{source}: tensor {theirs} is {what}; expected plain numbers")
+    for key, tensor in tensors.items():
+        if tensor.is_meta:
+            what = "is on the meta device"
+        elif tensor.layout is not torch.strided or tensor.is_quantized:
+            what = "is sparse or quantized"
+        elif 0 in tensor.shape:
+            what = "is empty"
+        elif tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
+            what = "is larger than what the file holds of it"
+        else:
+            continue
+        raise CheckpointError(f"{source}: tensor {key} {what}; expected plain numbers")
 
 
 def check_fits(source: str, reading: Reading, expected: Mapping[str, Tensor]) -> None:
@@ -38,8 +46,6 @@ def check_fits(source: str, reading: Reading, expected: Mapping[str, Tensor]) ->
             )
         if not tensor.is_floating_point():
             raise CheckpointError(f"{source}: tensor {theirs} has type {tensor.dtype}, expected a floating type")
-        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
-            raise CheckpointError(f"{source}: tensor {theirs} is larger than what the file holds of it")
         tensor = tensor.float() if tensor.itemsize == 1 else tensor
         if not bool(torch.isfinite(tensor.sum(dtype=torch.float32))) and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(

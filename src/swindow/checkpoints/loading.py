@@ -18,7 +18,7 @@ from ..errors import CheckpointError, ConfigError, nearest
 from ..models import SwinTransformer
 from ..variants import image_size, variant_of
 from .architecture import Architecture, architecture, settle
-from .checks import check_fits, check_plain
+from .checks import check_fits
 from .layouts import OWN
 from .neighbours import Hints, hints
 from .recognise import Reading, recognise
@@ -116,7 +116,6 @@ class Wanted:
 def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer:
     """``load`` for a source that is open; ``about`` is what lies beside it."""
     reading = recognise(found.name, found.tensors, wanted.layout or (OWN.name if KEY in found.metadata else None))
-    check_plain(found.name, reading)
     size = _pixels(wanted.input_size, reading)
     if KEY in found.metadata:
         kind, metadata = _own(found, reading, wanted.config)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .checks import check_plain
 from .layouts import Layout, layouts_named
 
 BLOCK = "stages.{}.blocks.{}.norm1.weight"  # our name, by which a block's other tensors are found
@@ -63,7 +64,7 @@ def recognise(source: str, tensors: dict[str, Tensor], wanted: str | None) -> Re
     for layout in layouts_named(wanted):
         whole: list[Reading] = []
         for prefix in _prefixes(tensors, layout):
-            reading = _read(tensors, layout, prefix)
+            reading = _read(source, tensors, layout, prefix)
             if reading is None:
                 continue
             if not reading.problems and (wanted is not None or layout.fits([*_keys(reading, tensors)])):
@@ -89,7 +90,7 @@ def recognise(source: str, tensors: dict[str, Tensor], wanted: str | None) -> Re
             raise CheckpointError(f"{source}: is of {what}")
     raise CheckpointError(
         f"{source}: looks like a file of {nearest.layout.title} (layout {nearest.layout.name!r}), but "
-        f"{len(nearest.problems)} of its keys have no place or belong to others that are absent: "
+        f"{len(nearest.problems)} of its keys have no place, or do not go together with others: "
         f"{_some(nearest.problems)}; expected keys that this layout explains; nothing was loaded"
     )
 
@@ -106,7 +107,7 @@ def _prefixes(tensors: Iterable[str], layout: Layout) -> list[str]:
     return [key[: -len(anchor)] for key in tensors if key == anchor or key.endswith("." + anchor)]
 
 
-def _read(tensors: dict[str, Tensor], layout: Layout, prefix: str) -> Reading | None:
+def _read(source: str, tensors: dict[str, Tensor], layout: Layout, prefix: str) -> Reading | None:
     """The tensors in one layout; None where they cannot be that library's at all."""
     if tensors[prefix + layout.anchor].ndim - 2 not in layout.axes:
         return None
@@ -130,6 +131,7 @@ def _read(tensors: dict[str, Tensor], layout: Layout, prefix: str) -> Reading | 
         if name in inside:
             twice.append(key)
         inside[name], keys[name] = tensor, key
+    check_plain(source, {keys[name]: tensor for name, tensor in inside.items()})
     found = table.read(inside)
     origin = {ours: tuple(keys[name] for name in names) for ours, names in found.origin.items()}
     blocks = _blocks(found.origin)

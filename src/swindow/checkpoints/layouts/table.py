@@ -82,7 +82,7 @@ class Translation(NamedTuple):
         tensors: under the other side's names.
         origin: the keys that each of them was made of.
         unknown: keys that no row names.
-        incomplete: keys whose row names others that are absent.
+        incomplete: keys whose row names others that are absent, or whose shapes do not go together.
     """
 
     tensors: dict[str, Tensor]
@@ -143,7 +143,12 @@ class Table:
                 continue
             keys = tuple(parts[i] for i in range(len(old)))
             change = row.how.read if reading else row.how.write
-            for name, tensor in zip(new, change(*(tensors[key] for key in keys)), strict=True):
+            try:
+                changed = change(*(tensors[key] for key in keys))
+            except (RuntimeError, IndexError):  # of other shapes than those that are arranged so
+                incomplete += keys
+                continue
+            for name, tensor in zip(new, changed, strict=False):
                 full = name.fill(dict(values_of))
                 translated[full], origin[full] = tensor, keys
         return Translation(translated, origin, tuple(unknown), tuple(incomplete))
