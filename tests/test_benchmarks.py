@@ -202,3 +202,10 @@ def test_grad_checkpointing_writes_its_results(tmp_path):
     assert "| none |" in rows[0]
     assert "| 1.00 | 1.00 (1.00 to 1.00) |" in rows[0]
     assert "| all |" in rows[1]
+
+
+def test_the_page_on_loading_is_that_of_its_numbers(modules):
+    import loading  # beside the others, on the path that ``modules`` has set
+
+    results = BENCHMARKS / "results"
+    assert loading.page(json.loads((results / "loading.json").read_text())) == (results / "loading.md").read_text()
