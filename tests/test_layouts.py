@@ -121,6 +121,21 @@ def test_our_own_table_names_every_tensor():
             assert OWN.table.write(SwinTransformer(config.replace(**out)).state_dict()).unknown == ()
 
 
+@pytest.mark.parametrize("layout", ["swindow", "mmpretrain"])
+def test_extra_norms_in_a_middle_stage_only(layout, tmp_path):
+    """As in SwinV2's huge and giant models: the short first and last stages have none."""
+    v2 = {"qkv_bias": "qv", "similarity": "cosine", "position_bias": "continuous"}
+    v2 |= {"norm_placement": "post", "merge_norm": "post", "extra_norm_period": 3}
+    config = SwinConfig(embed_dim=4, depths=(1, 2, 6, 2), num_heads=(1, 1, 1, 1), window_size=4, num_classes=3, **v2)
+    model = randomise(SwinTransformer(config)).eval()
+    swindow.save(model, tmp_path / "m.pth", layout)
+    again = swindow.load(tmp_path / "m.pth", config={"window_size": 4, "shrink": None, "mask_padding": True})
+    assert (again.load_report.layout, again.config.extra_norm_period) == (layout, 3)
+    x = torch.randn(1, 3, 70, 50)
+    with torch.no_grad():
+        assert difference(again(x), model(x)) <= 1e-6
+
+
 # --- libraries that are installed -------------------------------------------------------------------------------------
 
 

@@ -105,7 +105,7 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
             raise CheckpointError(f"{source}: tensor {key} (swindow's name) is missing or empty; not a whole model")
     proj = tensors["patch_embed.proj.weight"]
     norms = tuple(i for i in stages if f"out_norms.{i}.weight" in tensors)
-    extra = [j for i, j in blocks if i == len(depths) - 1 or i == 0 if f"stages.{i}.blocks.{j}.norm3.weight" in tensors]
+    extra = [j for i, j in blocks if f"stages.{i}.blocks.{j}.norm3.weight" in tensors]
     first = "stages.0.blocks.0.attn.qkv"
     head, decoder = tensors.get("head.weight"), tensors.get("decoder.proj.weight")
     drawn = 0 if decoder is None or decoder.ndim < 1 else decoder.shape[0] // proj.shape[1]
@@ -119,7 +119,7 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_classes": 0 if head is None or head.ndim != 2 else head.shape[0],
         "qkv_bias": "qv" if f"{first}.q_bias" in tensors else f"{first}.bias" in tensors,
         "patch_norm": "patch_embed.norm.weight" in tensors,
-        "extra_norm_period": extra[0] + 1 if extra else 0,
+        "extra_norm_period": min(extra) + 1 if extra else 0,
         "out_norms": bool(norms),
         "final_merge": f"stages.{len(depths) - 1}.merge.reduction.weight" in tensors,
         "mask_token": "mask_token" in tensors,
