@@ -6,18 +6,21 @@ take strictly. Libraries that cannot be installed here are in ``test_golden.py``
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from definition import difference, randomise
 from hypothesis import given
 from hypothesis import strategies as st
 from peers import peer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_parity_peers import CLIP, NARROW, NARROW_V2, timm_model, torchvision_2d, torchvision_3d, transformers_v2
 from test_parity_volumes import our_maps
 
 import swindow
 from swindow import SwinConfig, SwinTransformer
+from swindow.checkpoints.derived import Block, coordinates, index
 from swindow.checkpoints.layouts import LAYOUTS
 from swindow.checkpoints.layouts.own import OWN
 
@@ -304,6 +307,18 @@ def test_transformers_classification(v2, tmp_path):
         fresh.load_state_dict(theirs.state_dict())
         with torch.no_grad():
             assert difference(ours(x), fresh(x).logits) <= NEAR
+    old = dict(load_file(tmp_path / "theirs" / "model.safetensors"))  # version 4 saved buffers too
+    for i, j in itertools.product(range(2), repeat=2):
+        block = Block(ours.config, i, j, None)
+        prefix = f"{'swinv2' if v2 else 'swin'}.encoder.layers.{i}.blocks.{j}.attention.self."
+        old[prefix + "relative_position_index"] = index(block)
+        old |= {prefix + "relative_coords_table": coordinates(block)} if v2 else {}
+    found = swindow.load(old)  # without config.json, by its buffers
+    assert (found.config.window_size, found.config.pretrained_window_size) == (
+        ours.config.window_size,
+        ours.config.pretrained_window_size,
+    )
+    assert sum("worked out anew" in why for why in found.load_report.dropped.values()) == (8 if v2 else 4)
     again = same_folder(transformers, theirs, ours, tmp_path / "ours", lambda m, x: [m(x).logits])
     assert again.config.id2label == names
     auto = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "ours")
