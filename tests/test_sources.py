@@ -627,6 +627,28 @@ def test_preprocessing_that_we_cannot_do_is_told(folder, odd):
     assert next(iter(odd)) in swindow.load(folder).load_report.assumed["preprocess"]
 
 
+def test_what_travels_with_weights(model, tmp_path):
+    model.metadata = {
+        "class_names": list("abcd"),
+        "preprocess": {"size": [32, 32], "fit": "squash"},
+        "input_size": [32, 32],
+    }
+    swindow.save(model, tmp_path / "in.safetensors")
+    for layout in ("timm", "microsoft", "mmpretrain", "torchvision"):
+        done = swindow.convert(tmp_path / "in.safetensors", tmp_path / f"{layout}.safetensors", to=layout)
+        assert done.lost == ()
+        assert swindow.load(tmp_path / f"{layout}.safetensors").metadata == model.metadata
+    assert swindow.convert(tmp_path / "in.safetensors", tmp_path / "m.pth", to="timm").lost == (
+        "class_names",
+        "preprocess",
+    )
+    weights = load_file(tmp_path / "timm.safetensors")
+    for text in ("{", "3", '{"preprocess": 3}'):
+        save_file(weights, tmp_path / "bad.safetensors", {"swindow.metadata": text})
+        with pytest.raises(CheckpointError, match="description of images or classes is broken"):
+            swindow.load(tmp_path / "bad.safetensors")
+
+
 def test_convert_notices_what_does_not_come_back(model, tmp_path, monkeypatch):
     swindow.save(model, tmp_path / "in.safetensors")
     write = swindow.checkpoints.conversion.save

@@ -33,6 +33,7 @@ class Conversion:
         difference: largest difference over largest value, of the outputs of the source's model and of what was written,
             read again, for a random image.
         left_out: our keys that the layout has no place for, and why.
+        lost: what travelled with the source's weights, and a .pth file does not carry.
         other_sizes: SwinConfig fields by which the target's library takes sizes otherwise than the source's: (source's,
             target's).
         model: ``describe`` of the source's model.
@@ -42,6 +43,7 @@ class Conversion:
     layout: str
     difference: float
     left_out: dict[str, str]
+    lost: tuple[str, ...]
     other_sizes: dict[str, tuple[Any, Any]]
     model: dict[str, Any]
 
@@ -92,6 +94,7 @@ def convert(
         to,
         found,
         left_out,
+        tuple(key for key in ("class_names", "preprocess") if key in model.metadata and out.suffix == ".pth"),
         {name: pair for name, pair in other.items() if pair[0] != pair[1]},
         describe(model),
     )

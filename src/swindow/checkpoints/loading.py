@@ -27,6 +27,7 @@ from .sources import Source, open_source
 from .tensors import Resize, adapt, check_resize
 
 KEY = "swindow"  # our entry in the metadata of a safetensors file
+CARRIED = "swindow.metadata"  # that in files of other layouts: class names and preprocessing
 IMAGENET_22K = 21_841
 ROWS_OF_1K = Path(__file__).with_name("imagenet_22k_to_1k.txt")
 
@@ -179,11 +180,20 @@ def _own(found: Source, reading: Reading, known: Mapping[str, Any]) -> tuple[Arc
     hidden = reading.tensors.get("stages.0.blocks.0.mlp.fc1.weight", torch.empty(0)).shape[0]
     if (config.embed_dim, sum(config.depths)) != (width, blocks) or not -1 < width * config.mlp_ratio - hidden < 2:
         raise CheckpointError(f"{found.name}: its config is not that of its tensors; the file is broken")
-    size, classes = metadata.get("input_size"), metadata.get("class_names", [])
-    sound = size is None or (isinstance(size, list) and all(isinstance(s, int) and s > 0 for s in size))
-    if not sound or not isinstance(classes, list) or not isinstance(metadata.get("preprocess", {}), dict):
-        raise CheckpointError(f"{found.name}: its description of images or classes is broken; the file is")
+    _check_metadata(found.name, metadata)
+    size = metadata.get("input_size")
     return Architecture(config, None if size is None else tuple(size), {}), metadata
+
+
+def _check_metadata(source: str, metadata: Any) -> None:
+    """Raises CheckpointError where what travels with weights is not of the types that it should be."""
+    sound = isinstance(metadata, dict)
+    if sound:
+        size, classes, how = (metadata.get(key) for key in ("input_size", "class_names", "preprocess"))
+        sound = size is None or (isinstance(size, list) and all(isinstance(s, int) and s > 0 for s in size))
+        sound = sound and isinstance(classes, (list, type(None))) and isinstance(how, (dict, type(None)))
+    if not sound:
+        raise CheckpointError(f"{source}: its description of images or classes is broken; the file is")
 
 
 def _empty(config: SwinConfig) -> SwinTransformer:
@@ -217,9 +227,16 @@ def _metadata(found: Source, reading: Reading, about: Hints, kind: Architecture)
     """What travels with foreign weights: size, class names, preprocessing; where no file says it, the library's."""
     config, metadata = kind.config, copy.deepcopy(about.metadata)
     kind.assumed |= about.assumed
+    if CARRIED in found.metadata:
+        try:
+            carried = json.loads(found.metadata[CARRIED])
+        except (ValueError, RecursionError):
+            carried = None
+        _check_metadata(found.name, carried)
+        metadata = {**metadata, **carried}
     variant = variant_of(config)
     size = kind.input_size or ((image_size(variant),) * config.ndim if variant and config.ndim == 2 else None)
-    if size is not None:
+    if size is not None and (kind.input_size is not None or "input_size" not in metadata):
         metadata["input_size"] = list(size)
     names = found.about.get("CLASSES") or (found.about.get("dataset_meta") or {}).get("classes")
     if isinstance(names, (list, tuple)):

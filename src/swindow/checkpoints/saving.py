@@ -20,7 +20,7 @@ from ..variants import image_size, variant_of
 from .derived import BUFFERS, Block, maps
 from .files import checked, reason, replacing
 from .layouts import OWN, Layout, layout_for
-from .loading import KEY
+from .loading import CARRIED, KEY
 from .neighbours import for_timm, for_transformers
 
 SUFFIXES = (".safetensors", ".pth")
@@ -41,8 +41,8 @@ def save(
         model: it is not changed.
         path: what to write: ``.safetensors``, or ``.pth`` (``torch.save`` of a flat dict). ``"transformers"`` writes a
             folder (config.json, model.safetensors, preprocessor_config.json) and so does ``"timm"`` where the path has
-            no suffix (for ``timm.create_model("local-dir:PATH")``). Our own .safetensors holds config, class names and
-            preprocessing too.
+            no suffix (for ``timm.create_model("local-dir:PATH")``). A .safetensors file carries class names and
+            preprocessing too, ours the config as well; a .pth file carries none of them.
         layout: one of ``swindow.list_layouts()``.
         input_size: the size of images, in pixels (an int, or one per axis), that what is written depends on: the masks
             in official files, config.json. By default what the weights were made for.
@@ -63,7 +63,7 @@ def save(
     if path.suffix not in SUFFIXES:
         raise CheckpointError(f"save: got {path}, expected a name that ends in {' or '.join(SUFFIXES)}")
     tensors = _plus_buffers(model, chosen, tensors, input_size)
-    about = {"format": "pt"}
+    about = {"format": "pt", **({CARRIED: json.dumps(model.metadata)} if model.metadata and chosen is not OWN else {})}
     if chosen is OWN:
         about[KEY] = json.dumps({"config": model.config.to_dict(), "metadata": model.metadata})
     with replacing(path) as temporary:
