@@ -17,11 +17,7 @@ from .derived import BUFFERS, Block, Facts, facts, maps, mismatch, settled
 from .neighbours import Hints
 from .recognise import Reading
 
-V2: dict[str, Any] = {
-    "similarity": "cosine",
-    "position_bias": "continuous",
-    "norm_placement": "post",
-}
+V2: dict[str, Any] = {"similarity": "cosine", "position_bias": "continuous", "norm_placement": "post"}
 
 
 @dataclasses.dataclass
