@@ -35,7 +35,7 @@ def running(way):
         if compiled:
             stack.enter_context(mock.patch.object(torch.compiler, "is_compiling", return_value=True))
         if compiled == "compiled for any size":
-            stack.enter_context(mock.patch.object(kernels.sdpa, "known", return_value=False))
+            stack.enter_context(mock.patch.object(kernels.plan, "known", return_value=False))
         yield
 
 
@@ -235,17 +235,20 @@ def test_using_chooses_a_kernel_and_restores_the_choice_also_after_an_error(monk
     calls = []
     for name in KERNELS:
         monkeypatch.setitem(kernels.KERNELS, name, lambda *_, name=name: calls.append(name))
-    one, other = KERNELS
-    kernels.attend(*[None] * 5)
+    one, other, _ = KERNELS
+    y = torch.zeros(1)
+    kernels.attend(y, *[None] * 4)
     with kernels.using(one), pytest.raises(RuntimeError, match="inside"), kernels.using(other):
-        kernels.attend(*[None] * 5)
+        kernels.attend(y, *[None] * 4)
         raise RuntimeError("inside")
     with kernels.using(one):
         with kernels.using(other):
             pass
-        kernels.attend(*[None] * 5)
-    kernels.attend(*[None] * 5)
-    assert calls == ["sdpa", other, one, "sdpa"]
+        kernels.attend(y, *[None] * 4)
+    with torch.no_grad():
+        kernels.attend(y, *[None] * 4)
+        kernels.attend(y.half(), *[None] * 4)
+    assert calls == ["sdpa", other, one, "blocked", "sdpa"]
 
 
 def test_using_names_the_nearest_kernel():

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 Made = TypeVar("Made")
 
@@ -22,7 +23,7 @@ def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
 
     @functools.wraps(make)
     def get(*sizes: object) -> Made:
-        if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
+        if torch.compiler.is_compiling() or (is_in_torch_dispatch_mode() and type(torch.empty(0)) is not Tensor):
             return make(*sizes)
         return cached(*sizes)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 def wide(x: Tensor) -> Tensor:
     """Returns ``x`` in fp32, or as it is where it is wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:

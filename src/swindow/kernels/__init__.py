@@ -1,11 +1,13 @@
-"""The one seam: attention inside (shifted) windows. Models call ``attend`` and never branch on what runs behind it.
+"""The one seam between the models and what is fast where: they call it and never branch on what runs behind it.
 
-Every implementation has the two functions below with the same arguments and the same results, forward and backward:
+Attention inside (shifted) windows has several implementations with the same arguments and results, forward and
+backward:
 
     attend(y, qkv, bias, g, similarity, dropout) -> Tensor     before the output projection
     weights(y, qkv, bias, g, similarity) -> Tensor             the attention probabilities, for explanation
 
-``reference`` is the paper, word by word; ``sdpa`` is the fast one that runs by default.
+``reference`` is the paper, word by word. Of the fast ones ``blocked`` runs for inference on a CPU, ``sdpa`` elsewhere.
+``linear`` and ``mlp`` are the layers that treat every token alike.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from torch import Tensor
 
 from ..errors import ConfigError, nearest
 from ..windows import Geometry
-from . import reference, sdpa
+from . import blocked, reference, sdpa, tokenwise
 from .reference import Projection, Similarity, weights
+from .tokenwise import linear, mlp
 
-__all__ = ["KERNELS", "Projection", "Similarity", "attend", "using", "weights"]
+__all__ = ["KERNELS", "Projection", "Similarity", "attend", "linear", "mlp", "using", "weights"]
 
-KERNELS = {"reference": reference.attend, "sdpa": sdpa.attend}
-_chosen: str = "sdpa"
+KERNELS = {"reference": reference.attend, "sdpa": sdpa.attend, "blocked": blocked.attend}
+_chosen: str | None = None
 
 
 def attend(
@@ -43,7 +46,8 @@ def attend(
     Returns:
         (B, *grid, C), before the output projection.
     """
-    return KERNELS[_chosen](y, qkv, bias, g, similarity, dropout)
+    name = _chosen or ("blocked" if tokenwise.in_blocks(y) else "sdpa")
+    return KERNELS[name](y, qkv, bias, g, similarity, dropout)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from .. import kernels
 from ..config import SwinConfig
 from ..precision import full_precision, wide
 from ..windows import Geometry
+from .linear import Linear
 from .position_bias import ContinuousPositionBias, RelativePositionBias
 
 
@@ -20,7 +21,11 @@ class ScaledDotProduct(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Returns queries divided by sqrt(d), and the keys; both (..., N, d)."""
-        return q * q.shape[-1] ** -0.5, k
+        return q * self.scale(q.shape[-1]), k
+
+    def scale(self, d: int) -> float:
+        """Returns 1 / sqrt(d)."""
+        return d**-0.5
 
 
 class ScaledCosine(nn.Module):
@@ -33,6 +38,7 @@ class ScaledCosine(nn.Module):
     """
 
     LARGEST = math.log(100)
+    SMALLEST = 1e-24  # a vector of a smaller square is not made longer than its length times 1e12
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
@@ -41,12 +47,19 @@ class ScaledCosine(nn.Module):
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Returns queries of length ``scale`` and keys of length 1; both (..., h, N, d)."""
         with full_precision(q):
-            scale = wide(self.logit_scale).clamp(max=self.LARGEST).exp()  # (h, 1, 1)
-            long, unit = F.normalize(wide(q), dim=-1) * scale, F.normalize(wide(k), dim=-1)
+            long, unit = self._shrink(wide(q)) * self.scale() * wide(q), self._shrink(wide(k)) * wide(k)
         return long.to(q.dtype), unit.to(k.dtype)
 
+    def scale(self) -> Tensor:
+        """Returns the length of queries, (h, 1, 1)."""
+        return wide(self.logit_scale).clamp(max=self.LARGEST).exp()
 
-class QueryValueBias(nn.Linear):
+    def _shrink(self, x: Tensor) -> Tensor:
+        """One over the length of each vector, (..., 1): F.normalize takes several times as long on a CPU."""
+        return x.square().sum(-1, keepdim=True).clamp(min=self.SMALLEST).rsqrt()
+
+
+class QueryValueBias(Linear):
     """The projection of SwinV2 to query, key and value, in which keys have no bias: cosines are taken of them.
 
     Attributes:
@@ -61,7 +74,11 @@ class QueryValueBias(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (..., 3C) for tokens (..., C)."""
-        return F.linear(x, self.weight, torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias)))
+        return kernels.linear(x, self.weight, self.full_bias())
+
+    def full_bias(self) -> Tensor:
+        """Returns the bias of queries, keys (zeros) and values, (3C,)."""
+        return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
 
 
 class WindowAttention(nn.Module):
@@ -78,13 +95,14 @@ class WindowAttention(nn.Module):
     def __init__(self, config: SwinConfig, stage: int) -> None:
         super().__init__()
         dim, heads, window = config.width(stage), config.num_heads[stage], config.window_size[stage]
-        self.qkv: nn.Linear
+        self.num_heads = heads
+        self.qkv: Linear
         self.similarity: ScaledDotProduct | ScaledCosine
         self.position_bias: RelativePositionBias | ContinuousPositionBias
         if config.qkv_bias == "qv":
             self.qkv = QueryValueBias(dim)
         else:
-            self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
+            self.qkv = Linear(dim, 3 * dim, bias=config.qkv_bias)
         self.similarity = ScaledCosine(heads) if config.similarity == "cosine" else ScaledDotProduct()
         if config.position_bias == "continuous":
             trained = config.pretrained_window_size or config.window_size
@@ -92,7 +110,7 @@ class WindowAttention(nn.Module):
         else:
             self.position_bias = RelativePositionBias(window, heads)
         self.attn_drop = config.attn_drop_rate
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
         self.drop = nn.Dropout(config.drop_rate)
 
     def forward(self, y: Tensor, g: Geometry) -> Tensor:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .. import windows
+from .. import kernels, windows
+from ..caching import remembered
 from ..config import SwinConfig
 from ..windows import SizeRule
 from .attention import WindowAttention
+from .linear import Linear
 from .norms import NORMS
+
+_resolve = remembered(windows.resolve)
 
 
 class Mlp(nn.Module):
@@ -17,14 +21,19 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = Linear(dim, hidden)
         self.act = nn.GELU()
         self.drop1 = nn.Dropout(drop)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = Linear(hidden, dim)
         self.drop2 = nn.Dropout(drop)
 
     def forward(self, y: Tensor) -> Tensor:
         """Returns (..., C) for tokens (..., C)."""
+        if any(layer._forward_hooks or layer._forward_pre_hooks for layer in self.children()):
+            return self._layers(y)  # whoever looks on sees every layer once
+        return kernels.mlp(y, self._layers, self.fc1.out_features)
+
+    def _layers(self, y: Tensor) -> Tensor:
         y = self.drop1(self.act(self.fc1(y)))  # (..., hidden)
         y = self.drop2(self.fc2(y))  # (..., C)
         return y
@@ -77,7 +86,7 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens (B, *grid, C) for tokens of that shape; any grid."""
-        g = windows.resolve(x.shape[1:-1], self.window, self.shift, self.rule)
+        g = _resolve(tuple(x.shape[1:-1]), self.window, self.shift, self.rule)
         x = x + self.drop_path(self.normed(self.norm1, lambda y: self.attn(y, g), x))
         x = x + self.drop_path(self.normed(self.norm2, self.mlp, x))
         return self.norm3(x)

@@ -13,6 +13,7 @@ from ..caching import known, remembered
 from ..config import PerAxis, SwinConfig
 from ..errors import InputError
 from ..windows import Geometry, SizeRule
+from .linear import Linear
 from .norms import NORMS
 
 
@@ -90,7 +91,7 @@ class PatchMerging(nn.Module):
         self.axes = config.merge_axes
         dim, neighbours = config.width(stage), config.width(stage) * 2 ** len(self.axes)
         self.norm = nn.LayerNorm(neighbours if config.merge_norm == "pre" else 2 * dim, eps=config.norm_eps)
-        self.reduction = nn.Linear(neighbours, 2 * dim, bias=False)
+        self.reduction = Linear(neighbours, 2 * dim, bias=False)
         self.normed = NORMS[config.merge_norm]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -33,8 +33,7 @@ class RelativePositionBias(nn.Module):
 
     def forward(self, window: PerAxis) -> Tensor:
         """Returns the bias (h, N, N) for a window up to the table's own; a smaller one reads the table's centre."""
-        index = _index(window, self.window, self.table.device)
-        return self.table[index].permute(2, 0, 1)  # (h, N, N)
+        return _read(self.table, _index(window, self.window, self.table.device))  # (h, N, N)
 
 
 class ContinuousPositionBias(nn.Module):
@@ -64,7 +63,15 @@ class ContinuousPositionBias(nn.Module):
             offsets = _offsets(window, self.window, weight.device).to(weight.dtype)  # ((2M-1)(2M-1), axes)
             x = F.linear(offsets, weight, bias).relu()
             table = 16 * F.linear(x, out).sigmoid()  # ((2M-1)(2M-1), h)
-        return table[_index(window, window, weight.device)].permute(2, 0, 1)  # (h, N, N)
+        return _read(table, _index(window, window, weight.device))  # (h, N, N)
+
+
+def _read(table: Tensor, index: Tensor) -> Tensor:
+    """The rows ((2M-1)(2M-1)..., h) of a table at ``index`` (N, N): (h, N, N), side by side in memory for each head."""
+    rows = table.t().contiguous()  # (h, (2M-1)(2M-1)...)
+    if torch.compiler.is_compiling():
+        return rows[:, index]  # an exporter's symbols stay short
+    return rows.index_select(1, index.flatten()).view(rows.shape[0], *index.shape)
 
 
 @remembered

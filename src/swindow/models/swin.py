@@ -129,6 +129,23 @@ class SwinTransformer(nn.Module):
             module.eval().requires_grad_(False)
         return self
 
+    def deploy(self) -> SwinTransformer:
+        """Returns a frozen, faster twin for inference, which gives what this model gives in evaluation mode.
+
+        It keeps weights of its own, prepared for this machine: it cannot be trained, moved or saved, and does not
+        follow later changes of this model. It holds up to twice the memory of the model's weights. Compile and export
+        the model itself.
+
+        Example:
+            >>> model = SwinTransformer(SwinConfig(embed_dim=8, depths=(2,), num_heads=(1,), num_classes=5)).eval()
+            >>> x = torch.randn(1, 3, 50, 75)
+            >>> torch.allclose(model.deploy()(x), model(x), atol=1e-6)
+            True
+        """
+        from .deployed import DeployedTransformer
+
+        return DeployedTransformer(self)
+
     def set_grad_checkpointing(self, stages: bool | Sequence[int] = True) -> None:
         """Trades time for memory in training: the chosen stages keep only the input of every block for backward.
 

@@ -1,0 +1,126 @@
+"""What runs faster in inference gives what the plain model gives: blocks of tokens, few rows, the deployed twin."""
+
+from unittest import mock
+
+import pytest
+import torch
+from definition import difference, randomise
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swindow import ConfigError, SwindowError, create, kernels, save
+from swindow.kernels import blocked, tokenwise
+from swindow.models.deployed import DeployedTransformer, Product
+
+SMALL = {"embed_dim": 24, "depths": (2, 2, 2), "num_heads": (1, 2, 4), "num_classes": 7}
+KINDS = {
+    "v1": ("swin_nano", {}),
+    "padding attended to": ("swin_nano", {"mask_padding": False, "shift_single": True}),
+    "shrunk to the smallest axis": ("swin_nano", {"shrink": "min"}),
+    "no bias": ("swin_nano", {"qkv_bias": False}),
+    "v2": ("swinv2_tiny_w8", SMALL | {"window_size": 8, "pretrained_window_size": None}),
+    "cosine, all biases": ("swin_nano", {"similarity": "cosine"}),
+    "extra norms": ("swin_nano", {"norm_placement": "post", "extra_norm_period": 2}),
+    "video": ("swin3d_tiny", SMALL | {"window_size": (4, 3, 3)}),
+    "own norms": ("swin_nano", {"out_norms": True, "num_classes": 0}),
+}
+
+
+def build(kind, dtype=torch.float64):
+    variant, fields = KINDS[kind]
+    return randomise(create(variant, **fields)).to(dtype).eval()
+
+
+def images(model, size, batch=3):
+    frames = (5,) if model.config.ndim == 3 else ()
+    return torch.randn(batch, 3, *frames, *size, dtype=model.patch_embed.proj.weight.dtype)
+
+
+@pytest.mark.parametrize("size", [(61, 75), (64, 64), (1, 9)])
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_the_twin_gives_what_the_model_gives(kind, size):
+    model = build(kind)
+    twin, x = model.deploy(), images(model, size)
+    before = x.clone()
+    with kernels.using("reference"):
+        expected = model(x), *model.pyramid(x)
+    for _ in range(2):  # the first call fills what is kept
+        for a, b in zip((twin(x), *twin.pyramid(x)), expected, strict=True):
+            assert difference(a, b) <= 1e-9
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("kind", ["v1", "v2"])
+@settings(max_examples=15, deadline=None)
+@given(group=st.integers(1, 40_000), block=st.integers(1, 40_000), batch=st.integers(1, 4), side=st.integers(17, 70))
+@torch.no_grad()
+def test_blocks_of_any_size_change_nothing(kind, group, block, batch, side):
+    model = build(kind)
+    x = images(model, (side, side + 9), batch)
+    with kernels.using("reference"):
+        expected = model(x)
+    with mock.patch.object(blocked, "GROUP", group), mock.patch.object(tokenwise, "BLOCK", block):
+        assert difference(model(x), expected) <= 1e-9
+        assert difference(model.deploy()(x), expected) <= 1e-9
+
+
+@pytest.mark.skipif(not tokenwise.ONEDNN, reason="this build of PyTorch has no oneDNN")
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_products_by_onednn_are_the_plain_ones(bias):
+    layer = torch.nn.Linear(40, 24, bias)
+    product, x = Product(layer), torch.randn(9, 40)
+    assert product.packed is None
+    with mock.patch.object(Product, "WEIGHTS", 1), mock.patch.object(tokenwise, "WEIGHTS", 1):
+        product = Product(layer)
+        assert difference(kernels.linear(x, layer.weight, layer.bias), layer(x)) <= 2e-6
+    assert product.packed is not None
+    for rows in (1, 9):
+        assert difference(product(x[:rows]), layer(x[:rows])) <= 2e-6
+    if bias:
+        for packed in (product.packed, None):
+            product.packed, total = packed, torch.ones(9, 24)
+            product.add_to(total, x)
+            assert difference(total, 1 + layer(x)) <= 2e-6
+
+
+def test_the_twin_stands_still():
+    model = build("v1", torch.float32)
+    twin, x = model.deploy(), images(model, (40, 40))
+    expected = twin(x)
+    assert not expected.requires_grad
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(twin(x), expected)
+    assert isinstance(twin, DeployedTransformer)
+    assert twin.deploy() is twin
+    assert twin.eval() is twin
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(twin(x), expected)
+
+
+def test_the_twin_refuses_what_it_cannot_do(tmp_path):
+    twin = build("v1", torch.float32).deploy()
+    for act in (twin.train, twin.state_dict, twin.half, lambda: twin.to("meta"), lambda: twin.load_state_dict({})):
+        with pytest.raises(ConfigError, match=r"deployed model, it is frozen; .* the model it was made from"):
+            act()
+    with pytest.raises(SwindowError):
+        save(twin, tmp_path / "twin.safetensors")
+
+
+def test_a_twin_in_half_precision_is_a_frozen_copy():
+    model = build("v1", torch.bfloat16)
+    x = images(model, (40, 40))
+    with torch.no_grad():
+        assert torch.equal(model.deploy()(x), model(x))
+
+
+@torch.no_grad()
+def test_hooks_see_every_layer_once():
+    model, seen = build("v1", torch.float32), []
+    model.stages[0].blocks[0].mlp.fc1.register_forward_hook(lambda *call: seen.append(call[-1].shape))
+    with mock.patch.object(tokenwise, "BLOCK", 1):
+        model(images(model, (32, 32), 2))
+    assert [tuple(shape[:-1]) for shape in seen] == [(2, 16, 16)]
