@@ -65,6 +65,37 @@ def test_blocks_of_any_size_change_nothing(kind, group, block, batch, side):
         assert difference(model.deploy()(x), expected) <= 1e-9
 
 
+@pytest.mark.parametrize("frozen", [(), ("logit_scale", "fc1", "table")])
+@pytest.mark.parametrize("kind", ["v1", "padding attended to", "v2", "video"])
+@settings(max_examples=8, deadline=None)
+@given(group=st.integers(1, 40_000), block=st.integers(1, 40_000), batch=st.integers(1, 3), side=st.integers(17, 50))
+def test_blocks_of_any_size_change_no_gradient(kind, frozen, group, block, batch, side):
+    model = build(kind)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not any(part in name for part in frozen))
+    x = images(model, (side, side + 9), batch).requires_grad_()
+    leaves = [x, *(p for p in model.parameters() if p.requires_grad)]
+    with kernels.using("reference"):
+        out = model(x)
+    cotangent = torch.randn_like(out)
+    expected = torch.autograd.grad(out, leaves, cotangent)
+    with mock.patch.object(blocked, "GROUP", group), mock.patch.object(tokenwise, "BLOCK", block):
+        found = torch.autograd.grad(model(x), leaves, cotangent)
+    for a, b in zip(found, expected, strict=True):
+        assert difference(a, b) <= 1e-8
+
+
+def test_a_second_derivative_is_refused_and_another_kernel_gives_it():
+    model = build("v1")
+    x = images(model, (20, 20), 1).requires_grad_()
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        torch.autograd.grad(torch.autograd.grad(model(x).sum(), x, create_graph=True)[0].sum(), x)
+    with kernels.using("reference"):
+        (first,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), x)
+    assert second.abs().max() > 0
+
+
 @pytest.mark.skipif(not tokenwise.ONEDNN, reason="this build of PyTorch has no oneDNN")
 @pytest.mark.parametrize("bias", [True, False])
 @torch.no_grad()

@@ -6,8 +6,8 @@ backward:
     attend(y, qkv, bias, g, similarity, dropout) -> Tensor     before the output projection
     weights(y, qkv, bias, g, similarity) -> Tensor             the attention probabilities, for explanation
 
-``reference`` is the paper, word by word. Of the fast ones ``blocked`` runs for inference on a CPU, ``sdpa`` elsewhere.
-``linear`` and ``mlp`` are the layers that treat every token alike.
+``reference`` is the paper, word by word. Of the fast ones ``blocked`` runs on a CPU in full precision, ``sdpa``
+elsewhere. ``linear`` and ``mlp`` are the layers that treat every token alike.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, nearest
 from ..windows import Geometry
 from . import blocked, reference, sdpa, tokenwise
 from .reference import Projection, Similarity, weights
-from .tokenwise import linear, mlp
+from .tokenwise import in_blocks, linear
 
 __all__ = ["KERNELS", "Projection", "Similarity", "attend", "linear", "mlp", "using", "weights"]
 
@@ -46,8 +47,24 @@ def attend(
     Returns:
         (B, *grid, C), before the output projection.
     """
-    name = _chosen or ("blocked" if tokenwise.in_blocks(y) else "sdpa")
+    name = _chosen or ("blocked" if in_blocks(y) else "sdpa")
     return KERNELS[name](y, qkv, bias, g, similarity, dropout)
+
+
+def mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """Returns two linear layers with an exact (erf) GELU between them.
+
+    Args:
+        y: tokens (..., C).
+        weight1, bias1: (hidden, C), (hidden,).
+        weight2, bias2: (out, hidden), (out,).
+
+    Returns:
+        (..., out).
+    """
+    if _chosen in (None, "blocked") and in_blocks(y):
+        return tokenwise.mlp(y, weight1, bias1, weight2, bias2)
+    return F.linear(F.gelu(F.linear(y, weight1, bias1)), weight2, bias2)
 
 
 @contextmanager

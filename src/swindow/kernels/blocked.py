@@ -1,4 +1,4 @@
-"""Shifted-window attention for inference on a CPU: plain matrix products, a few windows at a time.
+"""Shifted-window attention on a CPU, forward and backward: plain matrix products, a few windows at a time.
 
 What a group of windows needs stays in the processor's cache, and no array is so large that the system clears its memory
 again in every call. PyTorch's scaled dot-product attention is slower here: it is made for long sequences.
@@ -7,17 +7,20 @@ again in every call. PyTorch's scaled dot-product attention is slower here: it i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..caching import remembered
 from ..precision import full_precision, wide
 from ..windows import Geometry
 from .plan import Plan, plan
 from .reference import Projection, Similarity
+from .tokenwise import in_blocks
 
 GROUP = 4_000_000  # bytes of queries, keys and values at a time (benchmarks/results/speed.md)
 # The tokens of windows (b*w, N, C) to queries, keys and values (h, b*w, N, d); their plain product is the similarity.
@@ -36,11 +39,28 @@ def attend(
     heads = bias.shape[0]
 
     def by_head(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        t = qkv(x).view(*x.shape[:-1], 3, heads, -1).permute(2, 3, 0, 1, 4).contiguous()  # (3, h, b*w, N, d)
-        q, k = similarity(t[0].transpose(0, 1), t[1].transpose(0, 1))  # (b*w, h, N, d) each
-        return q.transpose(0, 1), k.transpose(0, 1), t[2]
+        q, k, v = _split(qkv(x), heads)
+        return *_similar(similarity, q, k), v
 
-    return attend_by_head(y, by_head, bias, g, dropout)
+    if dropout or not torch.is_grad_enabled() or not in_blocks(y):
+        return attend_by_head(y, by_head, bias, g, dropout)
+    order = plan(g, y.device)
+    x = _reordered(y.flatten(1, -2), order.gather, order.scatter)  # (B, nW*N, C)
+    parameters = similarity.parameters() if isinstance(similarity, torch.nn.Module) else ()
+    x = _Groups.apply(qkv(x), bias, order, similarity, *parameters)  # type: ignore[no-untyped-call]  # (B, nW*N, C)
+    return _reordered(x, order.scatter, order.gather).unflatten(1, g.grid)  # (B, *grid, C)
+
+
+def _split(t: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What the projection gives for the tokens of windows (W, N, 3C): queries, keys and values (h, W, N, d)."""
+    q, k, v = t.view(*t.shape[:-1], 3, heads, -1).permute(2, 3, 0, 1, 4).contiguous().unbind()
+    return q, k, v
+
+
+def _similar(similarity: Similarity, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales queries and keys (h, W, N, d)."""
+    q, k = similarity(q.transpose(0, 1), k.transpose(0, 1))
+    return q.transpose(0, 1), k.transpose(0, 1)
 
 
 def attend_by_head(y: Tensor, by_head: ByHead, bias: Tensor, g: Geometry, dropout: float = 0.0) -> Tensor:
@@ -66,20 +86,104 @@ def attend_by_head(y: Tensor, by_head: ByHead, bias: Tensor, g: Geometry, dropou
 
 
 def _attend_group(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, order: Plan, images: int, start: int, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, order: Plan, images: int, start: int, dropout: float = 0.0
 ) -> Tensor:
     """Softmax(QK^T + B) V, all (h, b*w, N, d), for the windows from number ``start`` on of every image."""
     with full_precision(q):
-        logits = wide(q).flatten(0, 1).bmm(wide(k).flatten(0, 1).transpose(1, 2))  # (h*b*w, N, N)
-        by_window = logits.view(bias.shape[0], images, -1, *bias.shape[1:])  # (h, b, w, N, N)
-        by_window += bias[:, None, None]
-        for first, stop, apart in order.kinds:
-            if apart is not None:
-                by_window[:, :, max(first - start, 0) : None if stop is None else max(stop - start, 0)] += apart
-        probabilities = logits.softmax(-1).to(v.dtype)
+        probabilities = _probabilities(wide(q), wide(k), bias, order, images, start).to(v.dtype)
         if dropout:
             probabilities = torch.dropout(probabilities, dropout, train=True)
         return probabilities.bmm(v.flatten(0, 1)).view(v.shape)
+
+
+def _probabilities(q: Tensor, k: Tensor, bias: Tensor, order: Plan, images: int, start: int) -> Tensor:
+    """Softmax(QK^T + B) of queries and keys (h, b*w, N, d): (h*b*w, N, N)."""
+    logits = q.flatten(0, 1).bmm(k.flatten(0, 1).transpose(1, 2))  # (h*b*w, N, N)
+    by_window = logits.view(bias.shape[0], images, -1, *bias.shape[1:])  # (h, b, w, N, N)
+    by_window += bias[:, None, None]
+    for first, stop, apart in order.kinds:
+        if apart is not None:
+            by_window[:, :, max(first - start, 0) : None if stop is None else max(stop - start, 0)] += apart
+    return logits.softmax(-1)
+
+
+def _reordered(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+    """Tokens (B, L, C) at the places that ``there`` tells; ``back`` takes them back. Past the end stands 0."""
+    y: Tensor = _Reorder.apply(x, there, back)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Reorder(torch.autograd.Function):
+    """Taking tokens elsewhere, whose gradient is taken back: PyTorch's own backward adds token by token."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(there, back)
+        if len(there) > x.shape[1]:
+            x = F.pad(x, [0, 0, 0, 1])  # one zero token, which every place of padding reads
+        return x.index_select(1, there)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        there, back = ctx.saved_tensors
+        return _reordered(gradient, back, there), None, None
+
+
+class _Groups(torch.autograd.Function):
+    """Attention in training: keeps queries, keys and values, and works out the probabilities again in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, bias: Tensor, order: Plan, similarity: Similarity, *parameters: Tensor) -> Tensor:
+        ctx.order, ctx.similarity = order, similarity
+        ctx.save_for_backward(t, bias, *parameters)
+        out = t.new_empty(*t.shape[:-1], t.shape[-1] // 3)
+        for start, box, result in _boxes(bias, t, out):
+            q, k, v = _split(box.view(-1, bias.shape[1], t.shape[-1]), len(bias))
+            o = _attend_group(*_similar(similarity, q, k), v, bias, order, len(box), start)  # (h, b*w, N, d)
+            _by_head(result, v).copy_(o)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        t, bias, *parameters = ctx.saved_tensors
+        learned = [p for p in parameters if p.requires_grad]
+        d_t, sums = torch.empty_like(t), [torch.zeros_like(p) for p in (bias, *learned)]
+        for start, box, d_box, d_out in _boxes(bias, t, d_t, gradient.contiguous()):
+            raw_q, raw_k, v = _split(box.view(-1, bias.shape[1], t.shape[-1]), len(bias))
+            with torch.enable_grad():
+                q, k = _similar(ctx.similarity, raw_q.requires_grad_(), raw_k.requires_grad_())
+            p = _probabilities(q.detach(), k.detach(), bias, ctx.order, len(box), start)  # (h*b*w, N, N)
+            d_o = _by_head(d_out, v).flatten(0, 1)  # (h*b*w, N, d)
+            d_v = p.transpose(1, 2).bmm(d_o)
+            d_p = d_o.bmm(v.flatten(0, 1).transpose(1, 2))  # (h*b*w, N, N)
+            d_logits = torch.ops.aten._softmax_backward_data(d_p, p, -1, p.dtype)
+            sums[0] += d_logits.view(len(bias), -1, *bias.shape[1:]).sum(1)
+            d_q = d_logits.bmm(k.detach().flatten(0, 1)).view(q.shape)
+            d_k = d_logits.transpose(1, 2).bmm(q.detach().flatten(0, 1)).view(k.shape)
+            d_q, d_k, *more = torch.autograd.grad((q, k), (raw_q, raw_k, *learned), (d_q, d_k))
+            for total, one in zip(sums[1:], more):
+                total += one
+            for place, d in zip(d_box.chunk(3, -1), (d_q, d_k, d_v)):
+                _by_head(place, v).copy_(d.view(v.shape))
+        given = iter(sums[1:])
+        return d_t, sums[0], None, None, *(next(given) if p.requires_grad else None for p in parameters)
+
+
+def _by_head(x: Tensor, like: Tensor) -> Tensor:
+    """Looks at tokens of windows (b, w*N, C) by head: (h, b*w, N, d)."""
+    heads, _, n, d = like.shape
+    return x.unflatten(-1, (heads, d)).unflatten(1, (-1, n)).flatten(0, 1).permute(2, 0, 1, 3)
+
+
+def _boxes(bias: Tensor, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Groups of windows: the number of the first, and of every tensor (B, nW*N, ...) what belongs to the group."""
+    t, n = tensors[0], bias.shape[1]
+    count = t.shape[1] // n
+    at_once = max(1, GROUP // (n * t.shape[-1] * t.element_size()))
+    for images in zip(*(t.split(max(1, at_once // count)) for t in tensors)):
+        for start in range(0, count, at_once):
+            yield start, *(t[:, start * n : (start + at_once) * n] for t in images)
 
 
 @remembered

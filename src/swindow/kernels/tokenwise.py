@@ -1,46 +1,85 @@
-"""The layers that treat every token alike, faster in inference on a CPU."""
+"""The layers that treat every token alike. On a CPU they go through blocks of tokens that stay in the cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 BLOCK = 5_000_000  # bytes of an MLP's hidden layer at a time (benchmarks/results/speed.md)
 ROWS, WEIGHTS = 128, 2**20  # up to so many rows, from so many weights on, oneDNN's product is the faster one
-
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def in_blocks(x: Tensor) -> bool:
-    """Whether tokens are worked on without a graph on a CPU in full precision: there, blocks of them pay."""
+    """Whether blocks of tokens pay: on a CPU in full precision, and nobody records or transforms what is called."""
     return (
         type(x) is Tensor
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
-        and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
     )
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Returns x W^T + b, (..., out) for tokens (..., in): oneDNN's product where the rows are few."""
-    few = x.numel() <= ROWS * x.shape[-1] and weight.numel() >= WEIGHTS
+    """Returns x W^T + b, (..., out) for tokens (..., in): oneDNN's product in inference where tokens are few."""
+    few = x.numel() <= ROWS * x.shape[-1] and weight.numel() >= WEIGHTS and not torch.is_grad_enabled()
     if few and in_blocks(x) and x.dtype == torch.float32 and ONEDNN and type(weight) in (Tensor, nn.Parameter):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
 
-def mlp(y: Tensor, layers: Callable[[Tensor], Tensor], hidden: int) -> Tensor:
-    """Returns ``layers(y)`` for tokens (..., C), block by block so that ``hidden`` numbers per token stay in the cache.
+def mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """See ``swindow.kernels.mlp``.
 
-    Done whole, the hidden layer of a large batch is written to memory that the system has to clear first, and read
-    back twice.
+    In blocks, the hidden layer of a large batch is not written to memory that the system has to clear first, and read
+    back twice; in training, only its values before the GELU are kept for backward.
     """
-    rows = max(1, BLOCK // (hidden * y.element_size()))
-    if y.numel() <= rows * y.shape[-1] or not in_blocks(y):
-        return layers(y)
-    return torch.cat([layers(block) for block in y.flatten(0, -2).split(rows)]).view(*y.shape[:-1], -1)
+    if torch.is_grad_enabled():
+        trained: Tensor = _Mlp.apply(y, weight1, bias1, weight2, bias2)  # type: ignore[no-untyped-call]
+        return trained
+    blocks = y.flatten(0, -2).split(_rows(y, weight1))
+    done = [linear(torch.ops.aten.gelu_(linear(b, weight1, bias1)), weight2, bias2) for b in blocks]
+    return (done[0] if len(done) == 1 else torch.cat(done)).view(*y.shape[:-1], -1)
+
+
+def _rows(y: Tensor, weight1: Tensor) -> int:
+    """Tokens in a block."""
+    return max(1, BLOCK // (len(weight1) * y.element_size()))
+
+
+class _Mlp(torch.autograd.Function):
+    """``mlp`` in training: keeps tokens and hidden layer, and applies the GELU again in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+        tokens = y.flatten(0, -2)
+        hidden, out = y.new_empty(len(tokens), len(weight1)), y.new_empty(len(tokens), len(weight2))
+        step = _rows(y, weight1)
+        for block, h, o in zip(tokens.split(step), hidden.split(step), out.split(step)):
+            torch.addmm(bias1, block, weight1.t(), out=h)
+            torch.addmm(bias2, F.gelu(h), weight2.t(), out=o)
+        ctx.save_for_backward(tokens, hidden, weight1, weight2)
+        return out.view(*y.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        tokens, hidden, weight1, weight2 = ctx.saved_tensors
+        d_out = gradient.reshape(len(tokens), -1)
+        d_tokens = torch.empty_like(tokens)
+        d_weight1, d_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
+        d_bias1 = weight1.new_zeros(len(weight1))
+        step = _rows(tokens, weight1)
+        for y, h, d_y, d in zip(tokens.split(step), hidden.split(step), d_tokens.split(step), d_out.split(step)):
+            d_weight2.addmm_(d.t(), F.gelu(h))
+            d_h = torch.ops.aten.gelu_backward(d @ weight2, h)
+            d_weight1.addmm_(d_h.t(), y)
+            d_bias1 += d_h.sum(0)
+            torch.mm(d_h, weight1, out=d_y)
+        return d_tokens.view(*gradient.shape[:-1], -1), d_weight1, d_bias1, d_weight2, d_out.sum(0)

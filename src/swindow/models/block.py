@@ -29,14 +29,22 @@ class Mlp(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """Returns (..., C) for tokens (..., C)."""
-        if any(layer._forward_hooks or layer._forward_pre_hooks for layer in self.children()):
-            return self._layers(y)  # whoever looks on sees every layer once
-        return kernels.mlp(y, self._layers, self.fc1.out_features)
-
-    def _layers(self, y: Tensor) -> Tensor:
+        if self._bare():
+            return kernels.mlp(y, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
         y = self.drop1(self.act(self.fc1(y)))  # (..., hidden)
         y = self.drop2(self.fc2(y))  # (..., C)
         return y
+
+    def _bare(self) -> bool:
+        """Whether the layers are the ones made here, nothing is dropped, and nobody looks on."""
+        drops = self.training and (self.drop1.p or self.drop2.p)
+        same = type(self.fc1) is type(self.fc2) is Linear and type(self.act) is nn.GELU
+        return same and not drops and not any(watched(layer) for layer in self.children())
+
+
+def watched(layer: nn.Module) -> bool:
+    """Whether a layer has hooks: whoever hangs them there sees its whole output once."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 class DropPath(nn.Module):
