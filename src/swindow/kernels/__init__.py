@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, nearest
@@ -64,7 +63,7 @@ def mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tenso
     """
     if _chosen in (None, "blocked") and in_blocks(y):
         return tokenwise.mlp(y, weight1, bias1, weight2, bias2)
-    return F.linear(F.gelu(F.linear(y, weight1, bias1)), weight2, bias2)
+    return tokenwise.plain_mlp(y, weight1, bias1, weight2, bias2)
 
 
 @contextmanager

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..caching import remembered
 from ..precision import full_precision, wide
 from ..windows import Geometry
 from .plan import Plan, plan
 from .reference import Projection, Similarity
-from .tokenwise import in_blocks
+from .tokenwise import differentiably, in_blocks
 
 GROUP = 4_000_000  # bytes of queries, keys and values at a time (benchmarks/results/speed.md)
 # The tokens of windows (b*w, N, C) to queries, keys and values (h, b*w, N, d); their plain product is the similarity.
@@ -144,9 +143,11 @@ class _Groups(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         t, bias, *parameters = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            d_t, d_bias, *rest = differentiably(_Groups.plainly(ctx.order, ctx.similarity), ctx.saved_tensors, gradient)
+            return d_t, d_bias, None, None, *rest
         learned = [p for p in parameters if p.requires_grad]
         d_t, sums = torch.empty_like(t), [torch.zeros_like(p) for p in (bias, *learned)]
         for start, box, d_box, d_out in _boxes(bias, t, d_t, gradient.contiguous()):
@@ -168,6 +169,17 @@ class _Groups(torch.autograd.Function):
                 _by_head(place, v).copy_(d.view(v.shape))
         given = iter(sums[1:])
         return d_t, sums[0], None, None, *(next(given) if p.requires_grad else None for p in parameters)
+
+    @staticmethod
+    def plainly(order: Plan, similarity: Similarity) -> Callable[..., Tensor]:
+        """The same in one group, of PyTorch's own functions."""
+
+        def attend(t: Tensor, bias: Tensor, *_: Tensor) -> Tensor:
+            q, k, v = _split(t.view(-1, bias.shape[1], t.shape[-1]), len(bias))
+            o = _attend_group(*_similar(similarity, q, k), v, bias, order, len(t), 0)  # (h, B*nW, N, d)
+            return o.permute(1, 2, 0, 3).reshape(*t.shape[:-1], -1)
+
+        return attend
 
 
 def _by_head(x: Tensor, like: Tensor) -> Tensor:

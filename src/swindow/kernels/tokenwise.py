@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 BLOCK = 5_000_000  # bytes of an MLP's hidden layer at a time (benchmarks/results/speed.md)
 ROWS, WEIGHTS = 128, 2**20  # up to so many rows, from so many weights on, oneDNN's product is the faster one
@@ -48,6 +48,18 @@ def mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tenso
     return (done[0] if len(done) == 1 else torch.cat(done)).view(*y.shape[:-1], -1)
 
 
+def plain_mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """``mlp`` in one go."""
+    return F.linear(F.gelu(F.linear(y, weight1, bias1)), weight2, bias2)
+
+
+def differentiably(f: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """Backward of ``f`` by PyTorch's own rules, for where the gradients are to be differentiated again."""
+    wanted = [x for x in inputs if x.requires_grad]
+    found = iter(torch.autograd.grad(f(*inputs), wanted, gradient, create_graph=True))
+    return tuple(next(found) if x.requires_grad else None for x in inputs)
+
+
 def _rows(y: Tensor, weight1: Tensor) -> int:
     """Tokens in a block."""
     return max(1, BLOCK // (len(weight1) * y.element_size()))
@@ -64,22 +76,24 @@ class _Mlp(torch.autograd.Function):
         for block, h, o in zip(tokens.split(step), hidden.split(step), out.split(step)):
             torch.addmm(bias1, block, weight1.t(), out=h)
             torch.addmm(bias2, F.gelu(h), weight2.t(), out=o)
-        ctx.save_for_backward(tokens, hidden, weight1, weight2)
+        ctx.save_for_backward(hidden, y, weight1, bias1, weight2, bias2)
         return out.view(*y.shape[:-1], -1)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        tokens, hidden, weight1, weight2 = ctx.saved_tensors
-        d_out = gradient.reshape(len(tokens), -1)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, *inputs = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return differentiably(plain_mlp, inputs, gradient)
+        y, weight1, _, weight2, _ = inputs
+        tokens, d_out = y.flatten(0, -2), gradient.flatten(0, -2)
         d_tokens = torch.empty_like(tokens)
         d_weight1, d_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
         d_bias1 = weight1.new_zeros(len(weight1))
         step = _rows(tokens, weight1)
-        for y, h, d_y, d in zip(tokens.split(step), hidden.split(step), d_tokens.split(step), d_out.split(step)):
+        for block, h, d_block, d in zip(*(t.split(step) for t in (tokens, hidden, d_tokens, d_out))):
             d_weight2.addmm_(d.t(), F.gelu(h))
             d_h = torch.ops.aten.gelu_backward(d @ weight2, h)
-            d_weight1.addmm_(d_h.t(), y)
+            d_weight1.addmm_(d_h.t(), block)
             d_bias1 += d_h.sum(0)
-            torch.mm(d_h, weight1, out=d_y)
-        return d_tokens.view(*gradient.shape[:-1], -1), d_weight1, d_bias1, d_weight2, d_out.sum(0)
+            torch.mm(d_h, weight1, out=d_block)
+        return d_tokens.view(y.shape), d_weight1, d_bias1, d_weight2, d_out.sum(0)
