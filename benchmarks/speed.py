@@ -1,0 +1,249 @@
+"""How fast is swindow on a CPU, beside the other implementations and beside its bare matrix products?
+
+    make bench        or        python benchmarks/speed.py [--quick] [--rounds 15] [--out DIR]
+
+Writes speed.json (everything), speed.md (tables) and speed.png (a chart) to benchmarks/results/. Takes about 15 minutes
+on two cores; nothing else should run meanwhile. The peers are in peers.py; those that are not installed are left out.
+
+All libraries run with the same weights in one process, in turns, after their outputs were compared. The measure is time
+over the time of the *matrix products*: the linear layers of the blocks alone, through ``F.linear``, at the same sizes,
+in the same rounds. Peak memory and the training step are measured again in a process of its own for each library.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import measure
+import peers
+import speed_report
+import torch
+import tyro
+from torch import Tensor, nn
+
+import swindow
+from swindow import timing
+
+COMMAND = "make bench (python benchmarks/speed.py)"
+RESULTS = Path(__file__).resolve().parent / "results"
+TOLERANCE = 2e-5  # largest difference between the outputs of two libraries, over the largest output
+
+
+class Case(NamedTuple):
+    """A model, a batch, an image; ``rounds`` over the number asked for."""
+
+    variant: str
+    batch: int
+    size: tuple[int, int]
+    rounds: float = 1.0
+
+
+INFERENCE = (
+    Case("swin_tiny", 1, (224, 224)),
+    Case("swin_tiny", 8, (224, 224), 0.6),
+    Case("swin_tiny", 1, (768, 1024), 0.5),
+    Case("swinv2_tiny_w8", 1, (256, 256)),
+    Case("swinv2_tiny_w8", 8, (256, 256), 0.6),
+    Case("swinv2_tiny_w8", 1, (768, 1024), 0.5),
+)
+TRAINING = (Case("swin_tiny", 8, (224, 224), 0.5), Case("swinv2_tiny_w8", 8, (256, 256), 0.4))
+QUICK = (Case("swin_tiny", 1, (224, 224)),)
+OURS = "swindow"
+HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
+
+
+def main(rounds: int = 15, out: Path = RESULTS, quick: bool = False) -> None:
+    """Measures everything.
+
+    Args:
+        rounds: of every case; some have fewer.
+        out: where the results go.
+        quick: one small image, to see that it works.
+    """
+    result = measure.provenance(COMMAND)
+    result["inference"] = [inference(case, rounds) for case in (QUICK if quick else INFERENCE)]
+    result["training"] = [training(case, rounds) for case in (QUICK if quick else TRAINING)]
+    result["alone"] = [alone(case) for case in (QUICK if quick else TRAINING[:1])]
+    result["startup"] = startup(3 if quick else 9)
+    result |= {"versions": versions(), "hardware": measure.hardware()}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "speed.json").write_text(json.dumps(result, indent=1) + "\n")
+    (out / "speed.md").write_text(speed_report.page(result, measure.about(result)))
+    speed_report.chart(result, out / "speed.png")
+    print(f"written to {out}")
+
+
+def inference(case: Case, rounds: int) -> dict[str, Any]:
+    """Ours, plain and deployed, and every peer; the limit, and the same with prepacked weights."""
+    model, x = build(case)
+    calls: dict[str, Callable[[Tensor], Tensor]] = {OURS: model, f"{OURS} deploy": model.deploy()}
+    found, errors = installed(model, case.size), {}
+    calls |= found
+    with torch.no_grad():
+        expected = model(x)
+        for name, call in calls.items():
+            errors[name] = difference(call(x), expected)
+    accept(errors, case)
+    cases: dict[str, timing.Call] = {"products": timing.matrix_products(model, x)}
+    cases["products, prepacked"] = timing.matrix_products(model, x, prepacked=True)
+    cases |= {name: lambda call=call: torch.no_grad()(call)(x) for name, call in calls.items()}
+    return summary(case, cases, rounds, errors, list(found))
+
+
+def training(case: Case, rounds: int) -> dict[str, Any]:
+    """Forward and backward, without an optimiser."""
+    model, x = build(case)
+    found, errors = installed(model, case.size), {}
+    calls: dict[str, nn.Module] = {OURS: model} | found
+    steps = {name: step(call.train(), x) for name, call in calls.items()}
+    products = timing.matrix_products(model, x, training=True)
+    model.train()
+    return summary(case, {"products": products} | steps, rounds, errors, list(found))
+
+
+def alone(case: Case) -> dict[str, Any]:
+    """The training step in a process for each library: time as shipped, and peak memory above what is built."""
+    rows = {}
+    for name in (OURS, *peers.PEERS):
+        command = [sys.executable, "-c", ALONE, str(Path(__file__).parent), name, json.dumps(case)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
+        row = json.loads(done.stdout.splitlines()[-1])
+        if row is not None:
+            rows[name] = row
+            print(f"alone, {name}: {statistics.median(row['seconds']):.2f} s, {row['peak'] / 1e6:.0f} MB", flush=True)
+    return case._asdict() | {"rows": rows}
+
+
+ALONE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import measure, speed, peers
+from swindow import timing
+case = speed.Case(*json.loads(sys.argv[3]))
+model, x = speed.build(case)
+library = model if sys.argv[2] == speed.OURS else peers.PEERS[sys.argv[2]](model, case.size)
+if library is None:
+    print("null")
+else:
+    products = timing.matrix_products(model, x, training=True)
+    if library is not model:
+        del model
+    run = speed.step(library.train(), x)
+    measure._reset_peak()
+    before = measure._peak()
+    for _ in range(3):
+        run()
+    peak = measure._peak() - before
+    seconds = timing.interleaved({"products": products, "step": run}, 6, 1)
+    print(json.dumps({"peak": peak, "seconds": seconds["step"], "products": seconds["products"]}))
+"""
+
+
+def build(case: Case) -> tuple[swindow.SwinTransformer, Tensor]:
+    """Our model with every parameter random, and images. Padding is attended to, as in the peers."""
+    torch.manual_seed(0)
+    model = swindow.create(case.variant, mask_padding=False, drop_path_rate=0.0).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    return model, torch.randn(case.batch, 3, *case.size)
+
+
+def installed(model: swindow.SwinTransformer, size: tuple[int, int]) -> dict[str, nn.Module]:
+    made = {name: make(model, size) for name, make in peers.PEERS.items()}
+    return {name: peer for name, peer in made.items() if peer is not None}
+
+
+def step(model: nn.Module, x: Tensor) -> timing.Call:
+    def run() -> None:
+        model.zero_grad(set_to_none=True)
+        model(x).square().mean().backward()
+
+    return run
+
+
+def summary(
+    case: Case, cases: dict[str, timing.Call], rounds: int, errors: dict[str, float], found: list[str]
+) -> dict[str, Any]:
+    seconds = timing.interleaved(cases, max(3, round(rounds * case.rounds)))
+    rows = {
+        name: {
+            "seconds": times,
+            "products": timing.ratio(times, seconds["products"])._asdict(),
+            "error": errors.get(name),
+        }
+        for name, times in seconds.items()
+    }
+    fastest = min(found, key=lambda name: statistics.median(seconds[name])) if found else None
+    for name in rows if fastest else ():
+        rows[name]["fastest peer"] = timing.ratio(seconds[name], seconds[fastest])._asdict()
+    shown = ", ".join(f"{name} {row['products']['median']:.2f}" for name, row in rows.items())
+    print(f"{case.variant}, batch {case.batch}, {case.size}: {shown}", flush=True)
+    return case._asdict() | {"rows": rows, "fastest_peer": fastest}
+
+
+def accept(errors: dict[str, float], case: Case) -> None:
+    """Stops where a library gives something else; timm does so where it pads: it rolls first (timm#2438)."""
+    pads = any(
+        side % (4 * 2**i * window) for side in case.size for i, window in ((3, 7 if "v2" not in case.variant else 8),)
+    )
+    for name, error in errors.items():
+        if not error <= TOLERANCE and not (name == "timm" and pads):
+            raise RuntimeError(f"{case}: {name} differs by {error:.1e}")
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def startup(rounds: int) -> dict[str, Any]:
+    """Seconds of whole processes and of building a model, in turns."""
+    scripts = {
+        "python": "",
+        "import torch": "import torch",
+        "import torch, swindow": "import torch, swindow",
+        "import torch, timm": f"{HERE}; import peers; peers._import('timm')",
+        "swindow --help": None,
+        "swindow variants": None,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in scripts}
+    for _ in range(rounds):
+        for name, script in scripts.items():
+            command = name.split() if script is None else ["-c", script]
+            command = [sys.executable, "-m", *command] if script is None else [sys.executable, *command]
+            start = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            seconds[name].append(time.perf_counter() - start)
+    model = swindow.create("swin_tiny")
+
+    def fill() -> None:
+        for parameter in model.parameters():
+            nn.init.trunc_normal_(torch.empty_like(parameter), std=0.02)
+
+    seconds |= timing.interleaved({"create": lambda: swindow.create("swin_tiny"), "fill": fill}, rounds)
+    return {name: {"median": statistics.median(times), "seconds": times} for name, times in seconds.items()}
+
+
+def versions() -> dict[str, str]:
+    from importlib import metadata
+
+    found = measure.versions()
+    for name in ("timm", "torchvision", "transformers"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
