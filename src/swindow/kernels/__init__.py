@@ -7,12 +7,13 @@ backward:
     weights(y, qkv, bias, g, similarity) -> Tensor             the attention probabilities, for explanation
 
 ``reference`` is the paper, word by word. Of the fast ones ``blocked`` runs on a CPU in full precision, ``sdpa``
-elsewhere. ``linear`` and ``mlp`` are the layers that treat every token alike.
+elsewhere; ``triton``, one fused kernel for GPUs, runs where it is asked for with ``using``. ``linear`` and ``mlp`` are
+the layers that treat every token alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -71,9 +72,11 @@ def using(name: str) -> Iterator[None]:
     """Runs everything inside the ``with`` block on one named implementation (for tests and comparisons).
 
     Raises:
-        ConfigError: no implementation has that name.
+        ConfigError: no implementation has that name, or it needs a package that is not installed.
     """
     global _chosen
+    if name == "triton":
+        KERNELS[name] = _triton()
     if name not in KERNELS:
         raise ConfigError(f"unknown kernel {name!r}{nearest(name, KERNELS)}; known: {', '.join(KERNELS)}")
     before, _chosen = _chosen, name
@@ -81,3 +84,13 @@ def using(name: str) -> Iterator[None]:
         yield
     finally:
         _chosen = before
+
+
+def _triton() -> Callable[..., Tensor]:
+    try:
+        from . import triton
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"kernel 'triton' needs {error.name}, which is not installed; try pip install triton"
+        ) from None
+    return triton.attend

@@ -1,0 +1,296 @@
+"""What runs on the GPU for ``swindow.kernels.triton``: one program per window, head and block of tokens.
+
+Letters are those of ``swindow.windows``; i counts queries and j keys of a window. Geometry is known when compiling: per
+axis the grid G, the padded grid P, the window W and the shift S.
+"""
+
+import os
+
+import triton
+import triton.language as tl
+
+SMALLEST = tl.constexpr(1e-24)  # of a squared length, as in models.attention.ScaledCosine
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")  # there bf16 is bits, multiplied as integers
+
+
+@triton.jit
+def _axis(window, i, G: tl.constexpr, P: tl.constexpr, W: tl.constexpr, S: tl.constexpr):
+    """On one axis, for token ``i`` of a window: where it comes from, whether that is padding, and its region."""
+    rolled = window * W + i
+    source = (rolled + S) % P  # the token at i came from i + s
+    region = i * 0
+    if S > 0:
+        region += (rolled >= P - W).to(tl.int32) + (rolled >= P - S).to(tl.int32)
+    return source, source >= G, region
+
+
+@triton.jit
+def _tokens(
+    window, i,
+    G0: tl.constexpr, G1: tl.constexpr, G2: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr,
+    W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, S0: tl.constexpr, S1: tl.constexpr, S2: tl.constexpr,
+    MASK_PADDING: tl.constexpr,
+):  # fmt: skip
+    """For tokens ``i`` of a window: their row on the grid, whether they are padding, and their region."""
+    C1: tl.constexpr = P1 // W1
+    C2: tl.constexpr = P2 // W2
+    s0, pad0, r0 = _axis(window // (C1 * C2), i // (W1 * W2), G0, P0, W0, S0)
+    s1, pad1, r1 = _axis(window // C2 % C1, i // W2 % W1, G1, P1, W1, S1)
+    s2, pad2, r2 = _axis(window % C2, i % W2, G2, P2, W2, S2)
+    pad = pad0 | pad1 | pad2
+    region = (r0 * 3 + r1) * 3 + r2
+    if MASK_PADDING:
+        region = tl.where(pad, 27, region)
+    return (s0 * G1 + s1) * G2 + s2, pad, region
+
+
+@triton.jit
+def _load(t, padding, row, pad, inside, part, H: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Queries, keys or values (part 0, 1, 2, times C, plus the head's place) of tokens: (BLOCK, BLOCK_D)."""
+    e = tl.arange(0, BLOCK_D)[None, :]
+    inside = inside[:, None] & (e < D)
+    x = tl.load(t + row[:, None] * (3 * H * D) + part + e, mask=inside & ~pad[:, None], other=0.0)
+    return tl.where(pad[:, None], tl.load(padding + part + e, mask=inside & pad[:, None], other=0.0), x)
+
+
+@triton.jit
+def _load_grid(x, row, pad, inside, place, H: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """What stands on the grid (L, C) for tokens, 0 for padding: (BLOCK, BLOCK_D)."""
+    e = tl.arange(0, BLOCK_D)[None, :]
+    return tl.load(x + row[:, None] * (H * D) + place + e, mask=(inside & ~pad)[:, None] & (e < D), other=0.0)
+
+
+@triton.jit
+def _dot(a, b):
+    """The matrix product in fp32."""
+    if INTERPRETED:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, input_precision="ieee")
+
+
+@triton.jit
+def _shrink(x):
+    """One over the length of each vector: (BLOCK, 1)."""
+    x = x.to(tl.float32)
+    return 1 / tl.sqrt(tl.maximum(tl.sum(x * x, 1), SMALLEST))[:, None]
+
+
+@triton.jit
+def _through_unit(d, unit, shrink):
+    """The gradient of a vector from that of its unit vector (of one that was too short to be made one, too)."""
+    along = tl.sum(d * unit, 1)[:, None] * tl.sum(unit * unit, 1)[:, None]
+    return shrink * (d - tl.where(shrink * shrink * SMALLEST < 1, along, 0.0) * unit)
+
+
+@triton.jit
+def _logits(q, k, scale, bias, i, j, region_i, region_j, N: tl.constexpr):
+    """scale QK^T + B with -inf where tokens are apart: (BLOCK, BLOCK); rows past the window attend to all of it."""
+    inside_i, inside_j = (i < N)[:, None], (j < N)[None, :]
+    b = tl.load(bias + i[:, None] * N + j[None, :], mask=inside_i & inside_j, other=0.0)
+    s = _dot(q, tl.trans(k)) * scale + b
+    together = (region_i[:, None] == region_j[None, :]) | ~inside_i
+    return tl.where(inside_j & together, s, float("-inf"))
+
+
+@triton.jit
+def forward(
+    t, padding, bias, scale, out, lse,
+    G0: tl.constexpr, G1: tl.constexpr, G2: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr,
+    W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, S0: tl.constexpr, S1: tl.constexpr, S2: tl.constexpr,
+    MASK_PADDING: tl.constexpr,
+    COSINE: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """One block of queries of one window and head."""
+    N: tl.constexpr = W0 * W1 * W2
+    L: tl.constexpr = G0 * G1 * G2
+    NW: tl.constexpr = (P0 // W0) * (P1 // W1) * (P2 // W2)
+    BLOCKS: tl.constexpr = (N + BLOCK - 1) // BLOCK
+    window, first = tl.program_id(0) // BLOCKS, tl.program_id(0) % BLOCKS * BLOCK
+    head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    t += image * (L * 3 * H * D)
+    bias += head * (N * N)
+    i = first + tl.arange(0, BLOCK)
+    row_i, pad_i, region_i = _tokens(window, i, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, MASK_PADDING)
+    q = _load(t, padding, row_i, pad_i, i < N, head * D, H, D, BLOCK_D)
+    if COSINE:
+        q = (q.to(tl.float32) * _shrink(q)).to(t.dtype.element_ty)
+    factor = tl.load(scale + head)
+    top = tl.full((BLOCK,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    o = tl.zeros((BLOCK, BLOCK_D), tl.float32)
+    for start in range(0, N, BLOCK):
+        j = start + tl.arange(0, BLOCK)
+        row_j, pad_j, region_j = _tokens(window, j, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, MASK_PADDING)
+        k = _load(t, padding, row_j, pad_j, j < N, (H + head) * D, H, D, BLOCK_D)
+        v = _load(t, padding, row_j, pad_j, j < N, (2 * H + head) * D, H, D, BLOCK_D)
+        if COSINE:
+            k = (k.to(tl.float32) * _shrink(k)).to(t.dtype.element_ty)
+        s = _logits(q, k, factor, bias, i, j, region_i, region_j, N)
+        higher = tl.maximum(top, tl.max(s, 1))
+        finite = tl.where(higher == float("-inf"), 0.0, higher)
+        p = tl.exp(s - finite[:, None])
+        shrunk = tl.exp(top - finite)
+        total = total * shrunk + tl.sum(p, 1)
+        o = o * shrunk[:, None] + _dot(p.to(v.dtype), v)
+        top = higher
+    e = tl.arange(0, BLOCK_D)[None, :]
+    place = out + image * (L * H * D) + row_i[:, None] * (H * D) + head * D + e
+    tl.store(place, (o / total[:, None]).to(out.dtype.element_ty), mask=((i < N) & ~pad_i)[:, None] & (e < D))
+    tl.store(lse + ((image * NW + window) * H + head) * N + i, top + tl.log(total), mask=i < N)
+
+
+@triton.jit
+def _d_logits(
+    t, padding, bias, factor, out, lse, d_out, window, head, i, j,
+    G0: tl.constexpr, G1: tl.constexpr, G2: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr,
+    W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, S0: tl.constexpr, S1: tl.constexpr, S2: tl.constexpr,
+    MASK_PADDING: tl.constexpr,
+    COSINE: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """For a block of queries and one of keys of an image: probabilities, their logits' gradient, and what they come of.
+
+    Returns p, d_logits (BLOCK, BLOCK); q, k (unit vectors for cosines); d_o (BLOCK, BLOCK_D).
+    """
+    N: tl.constexpr = W0 * W1 * W2
+    row_i, pad_i, region_i = _tokens(window, i, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, MASK_PADDING)
+    row_j, pad_j, region_j = _tokens(window, j, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, MASK_PADDING)
+    q = _load(t, padding, row_i, pad_i, i < N, head * D, H, D, BLOCK_D)
+    k = _load(t, padding, row_j, pad_j, j < N, (H + head) * D, H, D, BLOCK_D)
+    v = _load(t, padding, row_j, pad_j, j < N, (2 * H + head) * D, H, D, BLOCK_D)
+    if COSINE:
+        q = (q.to(tl.float32) * _shrink(q)).to(t.dtype.element_ty)
+        k = (k.to(tl.float32) * _shrink(k)).to(t.dtype.element_ty)
+    s = _logits(q, k, factor, bias + head * (N * N), i, j, region_i, region_j, N)
+    peak = tl.load(lse + (window * H + head) * N + i, mask=i < N, other=float("inf"))
+    p = tl.exp(s - peak[:, None])
+    o = _load_grid(out, row_i, pad_i, i < N, head * D, H, D, BLOCK_D)
+    d_o = _load_grid(d_out, row_i, pad_i, i < N, head * D, H, D, BLOCK_D)
+    d_p = _dot(d_o, tl.trans(v))
+    mean = tl.sum(o.to(tl.float32) * d_o.to(tl.float32), 1)
+    return p, p * (d_p - mean[:, None]), q, k, d_o
+
+
+@triton.jit
+def backward_queries(
+    t, padding, bias, scale, out, lse, d_out, d_t, d_scale,
+    G0: tl.constexpr, G1: tl.constexpr, G2: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr,
+    W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, S0: tl.constexpr, S1: tl.constexpr, S2: tl.constexpr,
+    MASK_PADDING: tl.constexpr,
+    COSINE: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The gradient of one block of queries of one window and head, and its part in that of the scale."""
+    N: tl.constexpr = W0 * W1 * W2
+    L: tl.constexpr = G0 * G1 * G2
+    NW: tl.constexpr = (P0 // W0) * (P1 // W1) * (P2 // W2)
+    BLOCKS: tl.constexpr = (N + BLOCK - 1) // BLOCK
+    window, first = tl.program_id(0) // BLOCKS, tl.program_id(0) % BLOCKS * BLOCK
+    head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    t += image * (L * 3 * H * D)
+    d_t += image * (L * 3 * H * D)
+    out += image * (L * H * D)
+    d_out += image * (L * H * D)
+    lse += image * (NW * H * N)
+    i = first + tl.arange(0, BLOCK)
+    factor = tl.load(scale + head)
+    d_q = tl.zeros((BLOCK, BLOCK_D), tl.float32)
+    for start in range(0, N, BLOCK):
+        j = start + tl.arange(0, BLOCK)
+        _, d_s, _, k, _ = _d_logits(
+            t, padding, bias, factor, out, lse, d_out, window, head, i, j,
+            G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, MASK_PADDING, COSINE, H, D, BLOCK, BLOCK_D
+        )  # fmt: skip
+        d_q += _dot(d_s.to(k.dtype), k)
+    row_i, pad_i, _ = _tokens(window, i, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, MASK_PADDING)
+    if COSINE:
+        q = _load(t, padding, row_i, pad_i, i < N, head * D, H, D, BLOCK_D)
+        shrink = _shrink(q)
+        unit = q.to(tl.float32) * shrink
+        tl.atomic_add(d_scale + head, tl.sum(tl.sum(d_q * unit, 1), 0))
+        d_q = _through_unit(d_q * factor, unit, shrink)
+    else:
+        d_q *= factor
+    e = tl.arange(0, BLOCK_D)[None, :]
+    place = d_t + row_i[:, None] * (3 * H * D) + head * D + e
+    tl.store(place, d_q.to(d_t.dtype.element_ty), mask=((i < N) & ~pad_i)[:, None] & (e < D))
+
+
+@triton.jit
+def backward_keys(
+    t, padding, bias, scale, out, lse, d_out, d_t, d_padding,
+    G0: tl.constexpr, G1: tl.constexpr, G2: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr,
+    W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, S0: tl.constexpr, S1: tl.constexpr, S2: tl.constexpr,
+    MASK_PADDING: tl.constexpr,
+    COSINE: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The gradients of one block of keys and values of one window and head; those of padding are added up."""
+    N: tl.constexpr = W0 * W1 * W2
+    L: tl.constexpr = G0 * G1 * G2
+    NW: tl.constexpr = (P0 // W0) * (P1 // W1) * (P2 // W2)
+    BLOCKS: tl.constexpr = (N + BLOCK - 1) // BLOCK
+    window, first = tl.program_id(0) // BLOCKS, tl.program_id(0) % BLOCKS * BLOCK
+    head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    t += image * (L * 3 * H * D)
+    d_t += image * (L * 3 * H * D)
+    out += image * (L * H * D)
+    d_out += image * (L * H * D)
+    lse += image * (NW * H * N)
+    j = first + tl.arange(0, BLOCK)
+    factor = tl.load(scale + head)
+    d_k = tl.zeros((BLOCK, BLOCK_D), tl.float32)
+    d_v = tl.zeros((BLOCK, BLOCK_D), tl.float32)
+    for start in range(0, N, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        p, d_s, q, _, d_o = _d_logits(
+            t, padding, bias, factor, out, lse, d_out, window, head, i, j,
+            G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, MASK_PADDING, COSINE, H, D, BLOCK, BLOCK_D
+        )  # fmt: skip
+        d_k += _dot(tl.trans(d_s).to(q.dtype), q)
+        d_v += _dot(tl.trans(p).to(d_o.dtype), d_o)
+    d_k *= factor
+    row_j, pad_j, _ = _tokens(window, j, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, MASK_PADDING)
+    if COSINE:
+        k = _load(t, padding, row_j, pad_j, j < N, (H + head) * D, H, D, BLOCK_D)
+        shrink = _shrink(k)
+        d_k = _through_unit(d_k, k.to(tl.float32) * shrink, shrink)
+    e = tl.arange(0, BLOCK_D)[None, :]
+    real = ((j < N) & ~pad_j)[:, None] & (e < D)
+    place = d_t + row_j[:, None] * (3 * H * D) + head * D + e
+    tl.store(place + H * D, d_k.to(d_t.dtype.element_ty), mask=real)
+    tl.store(place + 2 * H * D, d_v.to(d_t.dtype.element_ty), mask=real)
+    if not MASK_PADDING:
+        added = ((j < N) & pad_j)[:, None]
+        f = tl.arange(0, BLOCK_D)
+        tl.atomic_add(d_padding + (H + head) * D + f, tl.sum(tl.where(added, d_k, 0.0), 0), mask=f < D)
+        tl.atomic_add(d_padding + (2 * H + head) * D + f, tl.sum(tl.where(added, d_v, 0.0), 0), mask=f < D)
+
+
+@triton.jit
+def backward_bias(
+    t, padding, bias, scale, out, lse, d_out, d_bias, total, CHUNK: tl.constexpr,
+    G0: tl.constexpr, G1: tl.constexpr, G2: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr,
+    W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, S0: tl.constexpr, S1: tl.constexpr, S2: tl.constexpr,
+    MASK_PADDING: tl.constexpr,
+    COSINE: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The part that CHUNK windows have in the gradient of the bias, for a block of queries and one of keys."""
+    N: tl.constexpr = W0 * W1 * W2
+    L: tl.constexpr = G0 * G1 * G2
+    NW: tl.constexpr = (P0 // W0) * (P1 // W1) * (P2 // W2)
+    BLOCKS: tl.constexpr = (N + BLOCK - 1) // BLOCK
+    i = tl.program_id(0) // BLOCKS * BLOCK + tl.arange(0, BLOCK)
+    j = tl.program_id(0) % BLOCKS * BLOCK + tl.arange(0, BLOCK)
+    head = tl.program_id(1)
+    factor = tl.load(scale + head)
+    added = tl.zeros((BLOCK, BLOCK), tl.float32)
+    for c in range(CHUNK):
+        number = tl.program_id(2) * CHUNK + c
+        last = tl.minimum(number, total - 1)  # past the last window the last is read again, and not added
+        image, window = (last // NW).to(tl.int64), last % NW
+        _, d_s, _, _, _ = _d_logits(
+            t + image * (L * 3 * H * D), padding, bias, factor, out + image * (L * H * D), lse + image * (NW * H * N),
+            d_out + image * (L * H * D), window, head, i, j,
+            G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, MASK_PADDING, COSINE, H, D, BLOCK, BLOCK_D
+        )  # fmt: skip
+        added += tl.where(number < total, d_s, 0.0)
+    place = d_bias + head * (N * N) + i[:, None] * N + j[None, :]
+    tl.atomic_add(place, added, mask=(i < N)[:, None] & (j < N)[None, :])
