@@ -16,8 +16,9 @@ check: .venv/installed-dev       ## format, lint, types, imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed-all       ## how cost grows with the image; results go to benchmarks/results/
+bench: .venv/installed-dev       ## how cost grows with the image, and speed beside others; results go to benchmarks/results/
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/speed.py
 
 clean:                           ## removes the environment and everything made by a run
 	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -46,7 +46,7 @@ def transformers(model: SwinTransformer, size: tuple[int, int]) -> nn.Module | N
         return None
     with tempfile.TemporaryDirectory() as folder:
         swindow.save(model, folder, "transformers")
-        return Logits(library.AutoModelForImageClassification.from_pretrained(folder)).eval()
+        return Logits(library.AutoModelForImageClassification.from_pretrained(folder, image_size=size)).eval()
 
 
 def official(model: SwinTransformer, size: tuple[int, int]) -> nn.Module | None:

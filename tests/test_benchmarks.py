@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 SIDES = (112, 224, 448, 896)
@@ -209,3 +211,59 @@ def test_the_page_on_loading_is_that_of_its_numbers(modules):
 
     results = BENCHMARKS / "results"
     assert loading.page(json.loads((results / "loading.json").read_text())) == (results / "loading.md").read_text()
+
+
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def speed(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import speed
+
+    return speed
+
+
+def test_speed_is_a_ratio_to_the_products_and_to_the_fastest_peer(speed, tmp_path):
+    import speed_report
+
+    def sleeper(seconds):
+        return lambda: time.sleep(seconds)
+
+    case = speed.Case("swin_tiny", 1, (64, 64))
+    cases = {"products": sleeper(0.01), "swindow": sleeper(0.02), "a": sleeper(0.06), "b": sleeper(0.04)}
+    found = speed.summary(case, cases, 5, {"swindow": 0.0, "a": 1e-7, "b": 2e-7}, ["a", "b"])
+    assert found["fastest_peer"] == "b"
+    assert found["rows"]["swindow"]["products"]["median"] == pytest.approx(2, rel=0.2)
+    assert found["rows"]["swindow"]["fastest peer"]["median"] == pytest.approx(0.5, rel=0.2)
+    rows = {"swindow": {"peak": 5e8, "seconds": [3.0, 4.0], "products": [2.0, 2.0]}}
+    alone, startup = [case._asdict() | {"rows": rows}], {"import torch": {"median": 1.25, "seconds": [1.25]}}
+    result = {"inference": [found], "training": [found], "alone": alone, "startup": startup, "versions": {"timm": "1"}}
+    page = speed_report.page(result, "- about")
+    for part in ("swin_tiny, batch 1, 64x64 pixels", "| swindow | 500 | 1.75 |", "| import torch | 1.250 |", "2e-07"):
+        assert part in page
+    speed_report.chart(result, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").stat().st_size > 10_000
+
+
+def test_a_library_that_gives_something_else_stops_the_measurement(speed):
+    fits, pads = speed.Case("swin_tiny", 1, (224, 448)), speed.Case("swin_tiny", 1, (224, 450))
+    speed.accept({"swindow": 0.0, "timm": 1e-6}, fits)
+    speed.accept({"timm": 0.1}, pads)
+    for errors, case in (({"timm": 1e-4}, fits), ({"torchvision": 1e-4}, pads), ({"swindow": float("nan")}, fits)):
+        with pytest.raises(RuntimeError, match=f"{next(iter(errors))} differs by"):
+            speed.accept(errors, case)
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision", "transformers"])
+@pytest.mark.parametrize("variant", ["swin_tiny", "swinv2_tiny_w8"])
+@torch.no_grad()
+def test_peers_get_our_weights(speed, library, variant):
+    import peers
+
+    side = 256 if "v2" in variant else 224
+    model, x = speed.build(speed.Case(variant, 1, (side, side)))
+    peer = peers.PEERS[library](model, (side, side))
+    if peer is None:
+        pytest.skip(f"{library} is not installed")
+    assert speed.difference(peer(x), model(x)) <= 2e-5

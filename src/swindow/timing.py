@@ -149,6 +149,7 @@ def bench(
             cases = {"products": matrix_products(model, x, training)} | {name: makers[name]() for name in chosen}
             seconds = interleaved(cases, rounds)
             rows += [_row(name, batch, seconds[name], seconds["products"]) for name in chosen]
+    model.zero_grad(set_to_none=True)
     model.eval()
     return rows
 

@@ -12,9 +12,10 @@ from ..errors import ConfigError, SwindowError
 from .learning import evaluate, train
 from .looking import explain, predict
 from .shared import complain
+from .speed import bench
 from .weights import convert, inspect, variants
 
-COMMANDS = {f.__name__: f for f in (train, evaluate, predict, explain, inspect, convert, variants)}
+COMMANDS = {f.__name__: f for f in (train, evaluate, predict, explain, inspect, convert, bench, variants)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="swindow",
-            description="The Swin Transformer family: train, evaluate, predict, explain, convert.",
+            description="The Swin Transformer family: train, evaluate, predict, explain, convert, time.",
             args=argv,
             config=(FlagCreatePairsOff,),
         )
