@@ -3,7 +3,7 @@
     make bench        or        python benchmarks/speed.py [--quick] [--rounds 15] [--out DIR]
 
 Writes speed.json (everything), speed.md (tables) and speed.png (a chart) to benchmarks/results/. Takes about 15 minutes
-on two cores; nothing else should run meanwhile. The peers are in peers.py; those that are not installed are left out.
+on two cores; nothing else should run meanwhile. The peers are in peer_models.py; those that are not installed are left out.
 
 All libraries run with the same weights in one process, in turns, after their outputs were compared. The measure is time
 over the time of the *matrix products*: the linear layers of the blocks alone, through ``F.linear``, at the same sizes,
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import measure
-import peers
+import peer_models
 import speed_report
 import torch
 import tyro
@@ -111,7 +111,7 @@ def training(case: Case, rounds: int) -> dict[str, Any]:
 def alone(case: Case) -> dict[str, Any]:
     """The training step in a process for each library: time as shipped, and peak memory above what is built."""
     rows = {}
-    for name in (OURS, *peers.PEERS):
+    for name in (OURS, *peer_models.PEERS):
         command = [sys.executable, "-c", ALONE, str(Path(__file__).parent), name, json.dumps(case)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -126,11 +126,11 @@ def alone(case: Case) -> dict[str, Any]:
 ALONE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-import measure, speed, peers
+import measure, speed, peer_models
 from swindow import timing
 case = speed.Case(*json.loads(sys.argv[3]))
 model, x = speed.build(case)
-library = model if sys.argv[2] == speed.OURS else peers.PEERS[sys.argv[2]](model, case.size)
+library = model if sys.argv[2] == speed.OURS else peer_models.PEERS[sys.argv[2]](model, case.size)
 if library is None:
     print("null")
 else:
@@ -159,7 +159,7 @@ def build(case: Case) -> tuple[swindow.SwinTransformer, Tensor]:
 
 
 def installed(model: swindow.SwinTransformer, size: tuple[int, int]) -> dict[str, nn.Module]:
-    made = {name: make(model, size) for name, make in peers.PEERS.items()}
+    made = {name: make(model, size) for name, make in peer_models.PEERS.items()}
     return {name: peer for name, peer in made.items() if peer is not None}
 
 
@@ -211,7 +211,7 @@ def startup(rounds: int) -> dict[str, Any]:
         "python": "",
         "import torch": "import torch",
         "import torch, swindow": "import torch, swindow",
-        "import torch, timm": f"{HERE}; import peers; peers._import('timm')",
+        "import torch, timm": f"{HERE}; import peer_models; peer_models._import('timm')",
         "swindow --help": None,
         "swindow variants": None,
     }

@@ -259,11 +259,11 @@ def test_a_library_that_gives_something_else_stops_the_measurement(speed):
 @pytest.mark.parametrize("variant", ["swin_tiny", "swinv2_tiny_w8"])
 @torch.no_grad()
 def test_peers_get_our_weights(speed, library, variant):
-    import peers
+    import peer_models
 
     side = 256 if "v2" in variant else 224
     model, x = speed.build(speed.Case(variant, 1, (side, side)))
-    peer = peers.PEERS[library](model, (side, side))
+    peer = peer_models.PEERS[library](model, (side, side))
     if peer is None:
         pytest.skip(f"{library} is not installed")
     assert speed.difference(peer(x), model(x)) <= 2e-5
