@@ -21,7 +21,7 @@ from .plan import Plan, plan
 from .reference import Projection, Similarity
 from .tokenwise import differentiably, in_blocks
 
-GROUP = 4_000_000  # bytes of queries, keys and values at a time (benchmarks/results/speed.md)
+GROUP = 4_000_000  # bytes of queries, keys and values at a time (benchmarks/results/speed-tried.md)
 # The tokens of windows (b*w, N, C) to queries, keys and values (h, b*w, N, d); their plain product is the similarity.
 ByHead = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BLOCK = 5_000_000  # bytes of an MLP's hidden layer at a time (benchmarks/results/speed.md)
+BLOCK = 5_000_000  # bytes of an MLP's hidden layer at a time (benchmarks/results/speed-tried.md)
 ROWS, WEIGHTS = 128, 2**20  # up to so many rows, from so many weights on, oneDNN's product is the faster one
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 

@@ -98,7 +98,7 @@ class DeployedTransformer(SwinTransformer):
 class Product(nn.Module):
     """x W^T + b, with W prepacked for oneDNN where that pays."""
 
-    ROWS, WEIGHTS = 512, 2**17  # up to so many rows, from so many weights on (benchmarks/results/speed.md)
+    ROWS, WEIGHTS = 512, 2**17  # up to so many rows, from so many weights on (benchmarks/results/speed-tried.md)
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
