@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -224,18 +223,17 @@ def speed(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return speed
 
 
-def test_speed_is_a_ratio_to_the_products_and_to_the_fastest_peer(speed, tmp_path):
+def test_speed_is_a_ratio_to_the_products_and_to_the_fastest_peer(speed, tmp_path, monkeypatch):
     import speed_report
 
-    def sleeper(seconds):
-        return lambda: time.sleep(seconds)
-
+    seconds = {"products": [1.0, 2.0, 3.0], "swindow": [2.0, 4.0, 6.0], "a": [6.0, 9.0, 8.0], "b": [4.0, 8.0, 12.0]}
+    monkeypatch.setattr(speed.timing, "interleaved", lambda cases, rounds: {name: seconds[name] for name in cases})
     case = speed.Case("swin_tiny", 1, (64, 64))
-    cases = {"products": sleeper(0.01), "swindow": sleeper(0.02), "a": sleeper(0.06), "b": sleeper(0.04)}
-    found = speed.summary(case, cases, 5, {"swindow": 0.0, "a": 1e-7, "b": 2e-7}, ["a", "b"])
+    errors = {"swindow": 0.0, "a": 1e-7, "b": 2e-7}
+    found = speed.summary(case, dict.fromkeys(seconds), 5, errors, ["a", "b"])
     assert found["fastest_peer"] == "b"
-    assert found["rows"]["swindow"]["products"]["median"] == pytest.approx(2, rel=0.2)
-    assert found["rows"]["swindow"]["fastest peer"]["median"] == pytest.approx(0.5, rel=0.2)
+    assert found["rows"]["swindow"]["products"]["median"] == 2
+    assert found["rows"]["swindow"]["fastest peer"]["median"] == 0.5
     rows = {"swindow": {"peak": 5e8, "seconds": [3.0, 4.0], "products": [2.0, 2.0]}}
     alone, startup = [case._asdict() | {"rows": rows}], {"import torch": {"median": 1.25, "seconds": [1.25]}}
     result = {"inference": [found], "training": [found], "alone": alone, "startup": startup, "versions": {"timm": "1"}}

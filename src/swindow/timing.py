@@ -72,7 +72,7 @@ def matrix_products(model: SwinTransformer, x: Tensor, training: bool = False, p
         work.append(tuple(t if t is None else t.detach().clone().requires_grad_(training) for t in leaves))  # type: ignore[arg-type]
 
     layers = [m for block in model.modules() if isinstance(block, SwinBlock) for m in block.modules()]
-    hooks = [m.register_forward_hook(note) for m in layers if isinstance(m, nn.Linear) and m.in_features > 3]
+    hooks = [m.register_forward_hook(note) for m in layers if isinstance(m, nn.Linear)]
     with torch.no_grad(), kernels.using("reference"):
         model(x)
     for hook in hooks:

@@ -56,6 +56,8 @@ def attend(
 
 
 class _Attend(torch.autograd.Function):
+    """Launches the kernels; of the attention, backward keeps the result and the logarithm of every softmax's sum."""
+
     @staticmethod
     def forward(ctx: Any, t: Tensor, padding: Tensor, bias: Tensor, scale: Tensor, g: Geometry, cosine: bool) -> Tensor:
         heads, n = bias.shape[:2]

@@ -1,7 +1,6 @@
 """What runs on the GPU for ``swindow.kernels.triton``: one program per window, head and block of tokens.
 
-Letters are those of ``swindow.windows``; i counts queries and j keys of a window. Geometry is known when compiling: per
-axis the grid G, the padded grid P, the window W and the shift S.
+Letters are those of ``swindow.windows``; i counts queries, j keys. Per axis: grid G, padded grid P, window W, shift S.
 """
 
 import os
@@ -58,6 +57,20 @@ def _load_grid(x, row, pad, inside, place, H: tl.constexpr, D: tl.constexpr, BLO
     """What stands on the grid (L, C) for tokens, 0 for padding: (BLOCK, BLOCK_D)."""
     e = tl.arange(0, BLOCK_D)[None, :]
     return tl.load(x + row[:, None] * (H * D) + place + e, mask=(inside & ~pad)[:, None] & (e < D), other=0.0)
+
+
+@triton.jit
+def _store(x, row, there, place, d, WIDTH: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Writes (BLOCK, BLOCK_D) to the rows (L, WIDTH) of the grid on which tokens stand."""
+    e = tl.arange(0, BLOCK_D)[None, :]
+    tl.store(x + row[:, None] * WIDTH + place + e, d.to(x.dtype.element_ty), mask=there[:, None] & (e < D))
+
+
+@triton.jit
+def _add_up(x, chosen, d, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Adds the chosen ones of (BLOCK, BLOCK_D) to one vector, at the same time as other programs."""
+    e = tl.arange(0, BLOCK_D)
+    tl.atomic_add(x + e, tl.sum(tl.where(chosen[:, None], d, 0.0), 0), mask=e < D)
 
 
 @triton.jit
@@ -133,9 +146,7 @@ def forward(
         total = total * shrunk + tl.sum(p, 1)
         o = o * shrunk[:, None] + _dot(p.to(v.dtype), v)
         top = higher
-    e = tl.arange(0, BLOCK_D)[None, :]
-    place = out + image * (L * H * D) + row_i[:, None] * (H * D) + head * D + e
-    tl.store(place, (o / total[:, None]).to(out.dtype.element_ty), mask=((i < N) & ~pad_i)[:, None] & (e < D))
+    _store(out + image * (L * H * D), row_i, (i < N) & ~pad_i, head * D, o / total[:, None], H * D, D, BLOCK_D)
     tl.store(lse + ((image * NW + window) * H + head) * N + i, top + tl.log(total), mask=i < N)
 
 
@@ -209,9 +220,7 @@ def backward_queries(
         d_q = _through_unit(d_q * factor, unit, shrink)
     else:
         d_q *= factor
-    e = tl.arange(0, BLOCK_D)[None, :]
-    place = d_t + row_i[:, None] * (3 * H * D) + head * D + e
-    tl.store(place, d_q.to(d_t.dtype.element_ty), mask=((i < N) & ~pad_i)[:, None] & (e < D))
+    _store(d_t, row_i, (i < N) & ~pad_i, head * D, d_q, 3 * H * D, D, BLOCK_D)
 
 
 @triton.jit
@@ -252,16 +261,11 @@ def backward_keys(
         k = _load(t, padding, row_j, pad_j, j < N, (H + head) * D, H, D, BLOCK_D)
         shrink = _shrink(k)
         d_k = _through_unit(d_k, k.to(tl.float32) * shrink, shrink)
-    e = tl.arange(0, BLOCK_D)[None, :]
-    real = ((j < N) & ~pad_j)[:, None] & (e < D)
-    place = d_t + row_j[:, None] * (3 * H * D) + head * D + e
-    tl.store(place + H * D, d_k.to(d_t.dtype.element_ty), mask=real)
-    tl.store(place + 2 * H * D, d_v.to(d_t.dtype.element_ty), mask=real)
+    _store(d_t, row_j, (j < N) & ~pad_j, (H + head) * D, d_k, 3 * H * D, D, BLOCK_D)
+    _store(d_t, row_j, (j < N) & ~pad_j, (2 * H + head) * D, d_v, 3 * H * D, D, BLOCK_D)
     if not MASK_PADDING:
-        added = ((j < N) & pad_j)[:, None]
-        f = tl.arange(0, BLOCK_D)
-        tl.atomic_add(d_padding + (H + head) * D + f, tl.sum(tl.where(added, d_k, 0.0), 0), mask=f < D)
-        tl.atomic_add(d_padding + (2 * H + head) * D + f, tl.sum(tl.where(added, d_v, 0.0), 0), mask=f < D)
+        _add_up(d_padding + (H + head) * D, (j < N) & pad_j, d_k, D, BLOCK_D)
+        _add_up(d_padding + (2 * H + head) * D, (j < N) & pad_j, d_v, D, BLOCK_D)
 
 
 @triton.jit
