@@ -226,7 +226,7 @@ def startup(rounds: int) -> dict[str, Any]:
 
     def fill() -> None:
         for parameter in model.parameters():
-            nn.init.trunc_normal_(torch.empty_like(parameter), std=0.02)
+            nn.init.normal_(torch.empty_like(parameter), std=0.02)
 
     seconds |= timing.interleaved({"create": lambda: swindow.create("swin_tiny"), "fill": fill}, rounds)
     return {name: {"median": statistics.median(times), "seconds": times} for name, times in seconds.items()}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..config import PerAxis, SwinConfig
 from ..errors import CheckpointError, ConfigError, nearest
 from ..models import SwinTransformer
+from ..models.linear import Linear
 from ..variants import image_size, variant_of
 from .architecture import Architecture, architecture, settle
 from .checks import check_fits
@@ -274,17 +275,12 @@ def _replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, s
     model.metadata = {key: value for key, value in model.metadata.items() if key != "class_names"}
     if (old, num_classes) == (IMAGENET_22K, 1000):
         rows = torch.tensor([int(row) for row in ROWS_OF_1K.read_text().split()])
-        head = nn.Linear(model.config.width(model.config.num_stages - 1), num_classes, device="meta")
+        head = Linear(model.config.width(model.config.num_stages - 1), num_classes, device="meta")
         cut = {f"head.{name}": "the rows of ImageNet-1k's classes" for name, _ in head.named_parameters()}
         head.load_state_dict({key: value[rows] for key, value in model.head.state_dict().items()}, assign=True)
         model.head = head
         return dropped, (), cut
     dropped |= {f"head.{name}": "num_classes was given" for name, _ in model.head.named_parameters()}
     width, like = model.config.width(model.config.num_stages - 1), model.patch_embed.proj.weight
-    model.head = nn.Linear(width, num_classes, dtype=like.dtype, device=like.device) if num_classes else nn.Identity()
-    for name, parameter in model.head.named_parameters():
-        if name == "weight":
-            nn.init.trunc_normal_(parameter, std=0.02)
-        else:
-            nn.init.zeros_(parameter)
+    model.head = Linear(width, num_classes, dtype=like.dtype, device=like.device) if num_classes else nn.Identity()
     return dropped, tuple(f"head.{name}" for name, _ in model.head.named_parameters()), {}

@@ -11,7 +11,7 @@ from ..config import SwinConfig
 from ..windows import SizeRule
 from .attention import WindowAttention
 from .linear import Linear
-from .norms import NORMS
+from .norms import NORMS, post_norm
 
 _resolve = remembered(windows.resolve)
 
@@ -91,6 +91,13 @@ class SwinBlock(nn.Module):
         self.normed = NORMS[config.norm_placement]
         extra = period and block % period == period - 1
         self.norm3 = nn.LayerNorm(dim, eps=config.norm_eps) if extra else nn.Identity()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Norms that end a residual branch start at 0: every branch starts as nothing (SwinV2's official code)."""
+        if self.normed is post_norm:
+            for parameter in (*self.norm1.parameters(), *self.norm2.parameters()):
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens (B, *grid, C) for tokens of that shape; any grid."""

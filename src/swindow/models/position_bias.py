@@ -12,6 +12,7 @@ from .. import windows
 from ..caching import remembered
 from ..config import PerAxis
 from ..precision import full_precision, wide
+from .linear import Linear
 
 
 class RelativePositionBias(nn.Module):
@@ -53,7 +54,7 @@ class ContinuousPositionBias(nn.Module):
         super().__init__()
         self.window = window
         self.mlp = nn.Sequential(
-            nn.Linear(len(window), self.HIDDEN), nn.ReLU(), nn.Linear(self.HIDDEN, num_heads, bias=False)
+            Linear(len(window), self.HIDDEN), nn.ReLU(), Linear(self.HIDDEN, num_heads, bias=False)
         )
 
     def forward(self, window: PerAxis) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..config import SwinConfig
 from ..errors import ConfigError, InputError
 from .block import SwinBlock
+from .linear import Linear
 from .patches import PatchEmbed, PixelDecoder
 from .stage import SwinStage
 
@@ -46,7 +47,9 @@ class SwinTransformer(nn.Module):
         rates = [config.drop_path_rate * i / max(1, sum(config.depths) - 1) for i in range(sum(config.depths))]
         ends = itertools.accumulate(config.depths)
         self.patch_embed = PatchEmbed(config)
-        self.mask_token = nn.Parameter(torch.empty(config.embed_dim)) if config.mask_token else None  # (C,)
+        self.mask_token = None
+        if config.mask_token:
+            self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(config.embed_dim), std=0.02))  # (C,)
         self.position_embed = AbsolutePositionEmbed(config) if config.absolute_position_size else nn.Identity()
         self.pos_drop = nn.Dropout(config.drop_rate)
         self.stages = nn.ModuleList(
@@ -58,28 +61,21 @@ class SwinTransformer(nn.Module):
             {str(i): nn.LayerNorm(config.width(i), eps=config.norm_eps) for i in config.out_stages if config.out_norms}
         )
         self.norm = nn.Identity() if str(last) in self.out_norms else nn.LayerNorm(dim, eps=config.norm_eps)
-        self.head = nn.Linear(dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = Linear(dim, config.num_classes) if config.num_classes else nn.Identity()
         self.decoder = PixelDecoder(config) if config.decoder_stride else nn.Identity()
-        self.reset_parameters()
         for module in self._frozen():
             module.requires_grad_(False)
 
     def reset_parameters(self) -> None:
-        """Initialises as published: linear layers and bias tables truncated normal 0.02, biases 0, norms 1 and 0.
+        """Draws linear layers, the norms that end residual branches and the mask token again, as at first.
 
-        Norms at the end of a residual branch start at 0 (SwinV2's res-post-norm, official code).
         The convolution of the patch embedding keeps PyTorch's default, as in the official code.
         """
         if self.mask_token is not None:
             nn.init.trunc_normal_(self.mask_token, std=0.02)
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, SwinBlock) and self.config.norm_placement == "post":
-                for parameter in (*module.norm1.parameters(), *module.norm2.parameters()):
-                    nn.init.zeros_(parameter)  # every branch starts as nothing
+            if isinstance(module, Linear | SwinBlock):
+                module.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the logits (B, num_classes) of images (B, in_chans, H, W); the features where there is no head.
