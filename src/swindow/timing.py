@@ -32,14 +32,16 @@ class Ratio(NamedTuple):
     high: float
 
 
-def interleaved(cases: Mapping[str, Call], rounds: int, warm: int = 2) -> dict[str, list[float]]:
+def interleaved(cases: Mapping[str, Call], rounds: int, warm: int = 2, pause: float = 0) -> dict[str, list[float]]:
     """Calls every case in turn, ``rounds`` times over, and returns their seconds; ``warm`` rounds before do not count.
 
-    A slow moment of the machine falls on one round of all cases, not on all rounds of one.
+    A slow moment of the machine falls on one round of all cases, not on all rounds of one. ``pause`` (s) before each
+    call lets threads of the one before fall asleep, where cases have threads of different libraries.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for i in range(warm + rounds):
         for name, call in cases.items():
+            time.sleep(pause)
             start = time.perf_counter()
             call()
             _wait()
