@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-backends bench-gpu clean
 
 demo: .venv/installed-all        ## train, evaluate, predict and explain on real handwritten digits (5 minutes)
 	$(BIN)/python examples/demo.py
@@ -18,7 +18,14 @@ check: .venv/installed-dev       ## format, lint, types, imports
 
 bench: .venv/installed-dev       ## how cost grows with the image, and speed beside others; results go to benchmarks/results/
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/resolution.py
 	$(BIN)/python benchmarks/speed.py
+
+bench-backends: .venv/installed-dev ## compiled, and exported to OpenVINO and ONNX Runtime, beside others
+	$(BIN)/python benchmarks/backends.py
+
+bench-gpu: .venv/installed-dev   ## on an NVIDIA GPU, beside others and the roofline
+	$(BIN)/python benchmarks/gpu.py
 
 clean:                           ## removes the environment and everything made by a run
 	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -30,5 +37,5 @@ clean:                           ## removes the environment and everything made 
 	touch $@
 
 .venv/installed-dev: .venv/installed-all
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,peers,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,peers,backends,dev]'
 	touch $@

@@ -1,6 +1,6 @@
 """How fast is Swin on a CPU when something other than eager PyTorch runs it: compiled, or exported to a runtime?
 
-    make bench-backends        or        python benchmarks/backends.py [--quick] [--rounds 15] [--out DIR]
+    make bench-backends        or        python benchmarks/backends.py [--quick] [--rounds 12] [--out DIR]
 
 Writes backends.json and backends.md to benchmarks/results/. Takes about 20 minutes on two cores, most of them for
 exporting and compiling; nothing else should run meanwhile. A peer that a backend cannot take is named with the reason.
@@ -143,7 +143,7 @@ CASES = (
 QUICK = (Case("swin_tiny", 1, (224, 224), ("eager", "openvino")),)
 
 
-def main(rounds: int = 15, out: Path = speed.RESULTS, quick: bool = False) -> None:
+def main(rounds: int = 12, out: Path = speed.RESULTS, quick: bool = False) -> None:
     """Measures everything.
 
     Args:

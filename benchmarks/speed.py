@@ -1,6 +1,6 @@
 """How fast is swindow on a CPU, beside the other implementations and beside its bare matrix products?
 
-    make bench        or        python benchmarks/speed.py [--quick] [--rounds 15] [--out DIR]
+    make bench        or        python benchmarks/speed.py [--quick] [--rounds 8] [--out DIR]
 
 Writes speed.json (everything), speed.md (tables) and speed.png (a chart) to benchmarks/results/. Takes about 15 minutes
 on two cores; nothing else should run meanwhile. The peers are in peer_models.py; one that is not installed is left out.
@@ -59,7 +59,7 @@ OURS = "swindow"
 HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
 
 
-def main(rounds: int = 15, out: Path = RESULTS, quick: bool = False) -> None:
+def main(rounds: int = 8, out: Path = RESULTS, quick: bool = False) -> None:
     """Measures everything.
 
     Args:

@@ -115,7 +115,6 @@ def test_a_case_that_fails_says_why(modules):
 
 @pytest.mark.parametrize("wrong", [1.001, float("nan")])
 def test_a_wrong_result_is_a_failure(modules, wrong):
-    import torch
 
     one, error = torch.ones(3), modules[0]._error
     assert error(lambda: one, lambda: one * (1 + 1e-6)) < 2e-6
@@ -133,7 +132,6 @@ def test_every_case_gives_what_the_literal_implementation_gives(modules, name):
 
 def test_only_the_windowed_pair_is_blind_to_far_tokens(modules):
     """The lines of the plot are what they say: one token's change reaches the whole map, or only its windows."""
-    import torch
 
     cases, x = modules[2], torch.randn(1, 28, 28, 96)
     changed = x.clone()
@@ -210,58 +208,3 @@ def test_the_page_on_loading_is_that_of_its_numbers(modules):
 
     results = BENCHMARKS / "results"
     assert loading.page(json.loads((results / "loading.json").read_text())) == (results / "loading.md").read_text()
-
-
-# --- speed ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def speed(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import speed
-
-    return speed
-
-
-def test_speed_is_a_ratio_to_the_products_and_to_the_fastest_peer(speed, tmp_path, monkeypatch):
-    import speed_report
-
-    seconds = {"products": [1.0, 2.0, 3.0], "swindow": [2.0, 4.0, 6.0], "a": [6.0, 9.0, 8.0], "b": [4.0, 8.0, 12.0]}
-    monkeypatch.setattr(speed.timing, "interleaved", lambda cases, rounds: {name: seconds[name] for name in cases})
-    case = speed.Case("swin_tiny", 1, (64, 64))
-    errors = {"swindow": 0.0, "a": 1e-7, "b": 2e-7}
-    found = speed.summary(case, dict.fromkeys(seconds), 5, errors, ["a", "b"])
-    assert found["fastest_peer"] == "b"
-    assert found["rows"]["swindow"]["products"]["median"] == 2
-    assert found["rows"]["swindow"]["fastest peer"]["median"] == 0.5
-    rows = {"swindow": {"peak": 5e8, "seconds": [3.0, 4.0], "products": [2.0, 2.0]}}
-    alone, startup = [case._asdict() | {"rows": rows}], {"import torch": {"median": 1.25, "seconds": [1.25]}}
-    result = {"inference": [found], "training": [found], "alone": alone, "startup": startup, "versions": {"timm": "1"}}
-    page = speed_report.page(result, "- about")
-    for part in ("swin_tiny, batch 1, 64x64 pixels", "| swindow | 500 | 1.75 |", "| import torch | 1.250 |", "2e-07"):
-        assert part in page
-    speed_report.chart(result, tmp_path / "speed.png")
-    assert (tmp_path / "speed.png").stat().st_size > 10_000
-
-
-def test_a_library_that_gives_something_else_stops_the_measurement(speed):
-    fits, pads = speed.Case("swin_tiny", 1, (224, 448)), speed.Case("swin_tiny", 1, (224, 450))
-    speed.accept({"swindow": 0.0, "timm": 1e-6}, fits)
-    speed.accept({"timm": 0.1}, pads)
-    for errors, case in (({"timm": 1e-4}, fits), ({"torchvision": 1e-4}, pads), ({"swindow": float("nan")}, fits)):
-        with pytest.raises(RuntimeError, match=f"{next(iter(errors))} differs by"):
-            speed.accept(errors, case)
-
-
-@pytest.mark.parametrize("library", ["timm", "torchvision", "transformers"])
-@pytest.mark.parametrize("variant", ["swin_tiny", "swinv2_tiny_w8"])
-@torch.no_grad()
-def test_peers_get_our_weights(speed, library, variant):
-    import peer_models
-
-    side = 256 if "v2" in variant else 224
-    model, x = speed.build(speed.Case(variant, 1, (side, side)))
-    peer = peer_models.PEERS[library](model, (side, side))
-    if peer is None:
-        pytest.skip(f"{library} is not installed")
-    assert speed.difference(peer(x), model(x)) <= 2e-5

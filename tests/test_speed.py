@@ -1,0 +1,152 @@
+"""The benchmarks of speed: ratios are of the right things, peers get our weights, pages say what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from definition import V2, randomise
+
+import swindow
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def speed(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import speed
+
+    return speed
+
+
+def test_speed_is_a_ratio_to_the_products_and_to_the_fastest_peer(speed, tmp_path, monkeypatch):
+    import speed_report
+
+    seconds = {"products": [1.0, 2.0, 3.0], "swindow": [2.0, 4.0, 6.0], "a": [6.0, 9.0, 8.0], "b": [4.0, 8.0, 12.0]}
+    monkeypatch.setattr(speed.timing, "interleaved", lambda cases, rounds: {name: seconds[name] for name in cases})
+    case = speed.Case("swin_tiny", 1, (64, 64))
+    errors = {"swindow": 0.0, "a": 1e-7, "b": 2e-7}
+    found = speed.summary(case, dict.fromkeys(seconds), 5, errors, ["a", "b"])
+    assert found["fastest_peer"] == "b"
+    assert found["rows"]["swindow"]["products"]["median"] == 2
+    assert found["rows"]["swindow"]["fastest peer"]["median"] == 0.5
+    rows = {"swindow": {"peak": 5e8, "seconds": [3.0, 4.0], "products": [2.0, 2.0]}}
+    alone, startup = [case._asdict() | {"rows": rows}], {"import torch": {"median": 1.25, "seconds": [1.25]}}
+    result = {"inference": [found], "training": [found], "alone": alone, "startup": startup, "versions": {"timm": "1"}}
+    page = speed_report.page(result, "- about")
+    for part in ("swin_tiny, batch 1, 64x64 pixels", "| swindow | 500 | 1.75 |", "| import torch | 1.250 |", "2e-07"):
+        assert part in page
+    speed_report.chart(result, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").stat().st_size > 10_000
+
+
+def test_a_library_that_gives_something_else_stops_the_measurement(speed):
+    fits, pads = speed.Case("swin_tiny", 1, (224, 448)), speed.Case("swin_tiny", 1, (224, 450))
+    speed.accept({"swindow": 0.0, "timm": 1e-6}, fits)
+    speed.accept({"timm": 0.1}, pads)
+    for errors, case in (({"timm": 1e-4}, fits), ({"torchvision": 1e-4}, pads), ({"swindow": float("nan")}, fits)):
+        with pytest.raises(RuntimeError, match=f"{next(iter(errors))} differs by"):
+            speed.accept(errors, case)
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision", "transformers"])
+@pytest.mark.parametrize("variant", ["swin_tiny", "swinv2_tiny_w8"])
+@torch.no_grad()
+def test_peers_get_our_weights(speed, library, variant):
+    import peer_models
+
+    side = 256 if "v2" in variant else 224
+    model, x = speed.build(speed.Case(variant, 1, (side, side)))
+    peer = peer_models.PEERS[library](model, (side, side))
+    if peer is None:
+        pytest.skip(f"{library} is not installed")
+    assert speed.difference(peer(x), model(x)) <= 2e-5
+
+
+@pytest.fixture
+def backends(speed) -> ModuleType:
+    import backends
+
+    return backends
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("kind", [{}, V2 | {"window_size": 8}])
+def test_a_runtime_gives_what_the_model_gives(backends, runtime, kind):
+    pytest.importorskip(runtime)
+    config = swindow.SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=7, num_classes=5)
+    model, x = randomise(swindow.SwinTransformer(config.replace(**kind))).eval(), torch.randn(2, 3, 60, 92)
+    with torch.no_grad():
+        _, built = backends.built(backends.BACKENDS[runtime], model, x, model(x))
+    assert built["error"] <= 2e-5
+    if runtime == "onnxruntime":
+        with torch.no_grad():
+            _, built = backends.built(backends.onnxruntime_int8, model, x, model(x), tolerance=0.2)
+        assert built["error"] > 1e-4  # it is in int8
+
+
+def test_a_backend_that_gives_something_else_stops_the_measurement(backends):
+    x = torch.ones(3)
+    with pytest.raises(RuntimeError, match=r"outputs differ by 1\.0e-01"):
+        backends.built(lambda model, x: lambda: model(x) * 1.1, torch.nn.Identity(), x, x)
+
+
+def test_the_page_on_backends_says_what_ran_and_what_did_not(backends):
+    import backends_report
+
+    def row(median, seconds):
+        ratio = {"median": median, "low": median, "high": median}
+        return {"products": ratio, "seconds": [1.0], "build_seconds": seconds}
+
+    rows = {"products": row(1, 0), "swindow, eager": row(1.5, 0.1), "timm, eager": row(1.75, 0.1)}
+    rows |= {"swindow, openvino": row(1.25, 20.0)}
+    case = {"variant": "swin_tiny", "batch": 1, "size": (768, 1024), "rows": rows}
+    case["failed"] = {"timm, openvino": "RuntimeError: no"}
+    accuracy = {"images": 200, "right": {"eager": 150}, "same_as_eager": {"eager": 200}}
+    page = backends_report.page({"cases": [case], "accuracy": accuracy, "versions": {"openvino": "1"}}, "- about")
+    for line in (
+        "## swin_tiny, batch 1, 1024x768 pixels",
+        "| | swindow | timm | seconds until swindow's first answer |",
+        "| products | 1.00 (1.00 to 1.00) | | |",
+        "| eager | 1.50 (1.50 to 1.50) | 1.75 (1.75 to 1.75) | 0.1 |",
+        "| openvino | 1.25 (1.25 to 1.25) |  | 20.0 |",
+        "Not run: timm, openvino (RuntimeError: no).",
+        "| eager | 150 (0.7500) | 200 |",
+        "- with: openvino 1",
+    ):
+        assert line in page.splitlines()
+
+
+def test_growth_with_resolution_is_fitted(speed):
+    import measure
+    import resolution
+
+    sides = [
+        {"side": side, "peak": 10 * side**2, "model": [side**2.2, side**2.2 * 2], "products": [side**2.0] * 2}
+        for side in (64, 128, 256)
+    ]
+    first = [{"variant": "swin_tiny", "size": (200, 304), "seconds": [3.0, 2.0, 2.0, 1.0, 4.0]}]
+    about = {"hardware": measure.hardware(), "versions": measure.versions(), "command": "c"}
+    about |= {"date": "d", "commit": "e", "load_average_before": 0.1}
+    page = resolution.page({"sides": sides, "first": first} | about)
+    assert "model **1.10**,\nmatrix products 1.00; peak memory **1.00**." in page
+    assert "| swin_tiny | 304x200 | 3.000 | 1.50 |" in page
+    record = resolution.one(64)
+    assert record["side"] == 64
+    assert len(record["model"]) == len(record["products"]) == 5
+
+
+def test_the_roofline_counts_operations_and_bytes(speed, monkeypatch):
+    import gpu
+
+    monkeypatch.setattr(gpu, "speeds", lambda device: (1e9, 1e9))
+    rows = gpu.roofline(gpu.Case("swin_tiny", 2, (224, 224)), "cpu", 1)["rows"]
+    assert [row["stage"] for row in rows] == [0, 1, 2, 3]
+    tokens, chans, window = 56 * 56, 96, 49
+    assert rows[0]["flops"] == 2 * tokens * window * chans * 2 * 2  # images, pairs, QK^T and PV, multiply and add
+    assert rows[0]["bytes"] == 2 * tokens * 4 * chans * 2 + 3 * window**2 * 4
+    assert rows[0]["limit"] == rows[0]["flops"] / 1e9
+    assert all(row["sdpa"] > 0 for row in rows)
