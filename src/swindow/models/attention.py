@@ -45,8 +45,8 @@ class ScaledCosine(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Returns queries of length ``scale`` and keys of length 1; both (..., h, N, d)."""
-        with full_precision(q):
-            long, unit = self._shrink(wide(q)) * self.scale() * wide(q), self._shrink(wide(k)) * wide(k)
+        with full_precision(q):  # vectors are the first factors: results lie in memory as they do
+            long, unit = wide(q) * (self._shrink(wide(q)) * self.scale()), wide(k) * self._shrink(wide(k))
         return long.to(q.dtype), unit.to(k.dtype)
 
     def scale(self) -> Tensor:
