@@ -7,7 +7,7 @@ on two cores; nothing else should run meanwhile. The peers are in peer_models.py
 
 All libraries run with the same weights in one process, in turns, after their outputs were compared. The measure is time
 over the time of the *matrix products*: the linear layers of the blocks alone, through ``F.linear``, at the same sizes,
-in the same rounds. Peak memory and the training step are measured again in a process of its own for each library.
+in the same rounds. Batches of 8 are measured again, with peak memory, in a process of its own for each library.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +54,8 @@ INFERENCE = (
 )
 TRAINING = (Case("swin_tiny", 8, (224, 224), 0.5), Case("swinv2_tiny_w8", 8, (256, 256), 0.4))
 QUICK = (Case("swin_tiny", 1, (224, 224)),)
-OURS = "swindow"
+ALONE = ((TRAINING[0], True), (TRAINING[1], True), (INFERENCE[1], False), (INFERENCE[4], False))  # case, training
+OURS, DEPLOYED = "swindow", "swindow deploy"
 HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
 
 
@@ -70,7 +70,7 @@ def main(rounds: int = 8, out: Path = RESULTS, quick: bool = False) -> None:
     result = measure.provenance(COMMAND)
     result["inference"] = [inference(case, rounds) for case in (QUICK if quick else INFERENCE)]
     result["training"] = [training(case, rounds) for case in (QUICK if quick else TRAINING)]
-    result["alone"] = [alone(case) for case in (QUICK if quick else TRAINING[:1])]
+    result["alone"] = [alone(case, training) for case, training in (((QUICK[0], False),) if quick else ALONE)]
     result["startup"] = startup(3 if quick else 9)
     result |= {"versions": versions(), "hardware": measure.hardware()}
     out.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def main(rounds: int = 8, out: Path = RESULTS, quick: bool = False) -> None:
 def inference(case: Case, rounds: int) -> dict[str, Any]:
     """Ours, plain and deployed, and every peer; the limit, and the same with prepacked weights."""
     model, x = build(case)
-    calls: dict[str, Callable[[Tensor], Tensor]] = {OURS: model, f"{OURS} deploy": model.deploy()}
+    calls: dict[str, nn.Module] = {OURS: model, DEPLOYED: model.deploy()}
     found, errors = installed(model, case.size), {}
     calls |= found
     with torch.no_grad():
@@ -93,7 +93,7 @@ def inference(case: Case, rounds: int) -> dict[str, Any]:
     accept(errors, case)
     cases: dict[str, timing.Call] = {"products": timing.matrix_products(model, x)}
     cases["products, prepacked"] = timing.matrix_products(model, x, prepacked=True)
-    cases |= {name: lambda call=call: torch.no_grad()(call)(x) for name, call in calls.items()}
+    cases |= {name: inferring(call, x) for name, call in calls.items()}
     return summary(case, cases, rounds, errors, list(found))
 
 
@@ -102,17 +102,16 @@ def training(case: Case, rounds: int) -> dict[str, Any]:
     model, x = build(case)
     found, errors = installed(model, case.size), {}
     calls: dict[str, nn.Module] = {OURS: model} | found
-    steps = {name: step(call.train(), x) for name, call in calls.items()}
+    steps = {name: step(call, x) for name, call in calls.items()}
     products = timing.matrix_products(model, x, training=True)
-    model.train()
     return summary(case, {"products": products} | steps, rounds, errors, list(found))
 
 
-def alone(case: Case) -> dict[str, Any]:
-    """The training step in a process for each library: time as shipped, and peak memory above what is built."""
+def alone(case: Case, training: bool) -> dict[str, Any]:
+    """A process for each library: time as shipped, and peak memory above what is built."""
     rows = {}
-    for name in (OURS, *peer_models.PEERS):
-        command = [sys.executable, "-c", ALONE, str(Path(__file__).parent), name, json.dumps(case)]
+    for name in (OURS, *([] if training else [DEPLOYED]), *peer_models.PEERS):
+        command = [sys.executable, "-c", PROCESS, str(Path(__file__).parent), name, json.dumps([*case, training])]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
@@ -120,31 +119,32 @@ def alone(case: Case) -> dict[str, Any]:
         if row is not None:
             rows[name] = row
             print(f"alone, {name}: {statistics.median(row['seconds']):.2f} s, {row['peak'] / 1e6:.0f} MB", flush=True)
-    return case._asdict() | {"rows": rows}
+    return case._asdict() | {"training": training, "rows": rows}
 
 
-ALONE = """
+PROCESS = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-import measure, speed, peer_models
+import measure, speed
 from swindow import timing
-case = speed.Case(*json.loads(sys.argv[3]))
+*fields, training = json.loads(sys.argv[3])
+case = speed.Case(*fields)
 model, x = speed.build(case)
-library = model if sys.argv[2] == speed.OURS else peer_models.PEERS[sys.argv[2]](model, case.size)
+library = speed.library(sys.argv[2], model, case.size)
 if library is None:
     print("null")
 else:
-    products = timing.matrix_products(model, x, training=True)
+    products = timing.matrix_products(model, x, training=training)
     if library is not model:
         del model
-    run = speed.step(library.train(), x)
+    run = (speed.step if training else speed.inferring)(library, x)
     measure._reset_peak()
     before = measure._peak()
     for _ in range(3):
         run()
     peak = measure._peak() - before
-    seconds = timing.interleaved({"products": products, "step": run}, 6, 1)
-    print(json.dumps({"peak": peak, "seconds": seconds["step"], "products": seconds["products"]}))
+    seconds = timing.interleaved({"products": products, "run": run}, 6, 1)
+    print(json.dumps({"peak": peak, "seconds": seconds["run"], "products": seconds["products"]}))
 """
 
 
@@ -158,12 +158,25 @@ def build(case: Case) -> tuple[swindow.SwinTransformer, Tensor]:
     return model, torch.randn(case.batch, 3, *case.size)
 
 
+def library(name: str, model: swindow.SwinTransformer, size: tuple[int, int]) -> nn.Module | None:
+    """One of those compared, or None where it is not installed."""
+    if name in (OURS, DEPLOYED):
+        return model if name == OURS else model.deploy()
+    return peer_models.PEERS[name](model, size)
+
+
 def installed(model: swindow.SwinTransformer, size: tuple[int, int]) -> dict[str, nn.Module]:
     made = {name: make(model, size) for name, make in peer_models.PEERS.items()}
     return {name: peer for name, peer in made.items() if peer is not None}
 
 
+def inferring(model: nn.Module, x: Tensor) -> timing.Call:
+    return lambda: torch.no_grad()(model)(x)
+
+
 def step(model: nn.Module, x: Tensor) -> timing.Call:
+    model.train()
+
     def run() -> None:
         model.zero_grad(set_to_none=True)
         model(x).square().mean().backward()

@@ -49,14 +49,11 @@ def table(case: dict[str, Any]) -> list[str]:
 
 
 def alone(cases: list[dict[str, Any]]) -> list[str]:
-    lines = ["## The training step in a process of its own", ""]
-    lines += [
-        "Peak resident memory above that of the built model and the images; time as above.",
-        "",
-    ]
+    lines = ["## In a process of its own", ""]
+    lines += ["Peak resident memory above that of the built model and the images; time as above.", ""]
     for case in cases:
         lines += [
-            f"{case['variant']}, batch {case['batch']}:",
+            f"### {case['variant']}, batch {case['batch']}, {'training step' if case['training'] else 'inference'}",
             "",
             "| | peak (MB) | over the products |",
             "|---|---:|---:|",

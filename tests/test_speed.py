@@ -34,7 +34,10 @@ def test_speed_is_a_ratio_to_the_products_and_to_the_fastest_peer(speed, tmp_pat
     assert found["rows"]["swindow"]["products"]["median"] == 2
     assert found["rows"]["swindow"]["fastest peer"]["median"] == 0.5
     rows = {"swindow": {"peak": 5e8, "seconds": [3.0, 4.0], "products": [2.0, 2.0]}}
-    alone, startup = [case._asdict() | {"rows": rows}], {"import torch": {"median": 1.25, "seconds": [1.25]}}
+    alone, startup = (
+        [case._asdict() | {"training": True, "rows": rows}],
+        {"import torch": {"median": 1.25, "seconds": [1.25]}},
+    )
     result = {"inference": [found], "training": [found], "alone": alone, "startup": startup, "versions": {"timm": "1"}}
     page = speed_report.page(result, "- about")
     for part in ("swin_tiny, batch 1, 64x64 pixels", "| swindow | 500 | 1.75 |", "| import torch | 1.250 |", "2e-07"):
@@ -73,8 +76,7 @@ def backends(speed) -> ModuleType:
     return backends
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-@pytest.mark.parametrize("kind", [{}, V2 | {"window_size": 8}])
+@pytest.mark.parametrize(("runtime", "kind"), [("openvino", {}), ("onnxruntime", V2 | {"window_size": 8})])
 def test_a_runtime_gives_what_the_model_gives(backends, runtime, kind):
     pytest.importorskip(runtime)
     config = swindow.SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=7, num_classes=5)

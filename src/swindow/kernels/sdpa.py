@@ -43,7 +43,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, apart: Tensor | No
     if apart is not None:
         mask = bias + apart.view(-1, 1, *apart.shape[-2:])  # (1 or nW, h, N, N)
         if apart.ndim == 3:
-            mask = mask.repeat(q.shape[0] // len(apart), 1, 1, 1)  # (B*nW, h, N, N)
+            mask = mask.repeat(q.shape[0] // apart.shape[0], 1, 1, 1)  # (B*nW, h, N, N)
     if mask.dtype != torch.float32 or mask.device.type != "cpu":
         mask = mask.to(q.dtype)  # the CPU's attention adds an fp32 bias to half-precision logits, a GPU's does not
     with full_precision(q):  # autocast would round the bias
