@@ -2,7 +2,7 @@
 
     make bench        or        python benchmarks/resolution.py [--quick] [--out DIR]
 
-Writes resolution.json and resolution.md to benchmarks/results/. Takes about 8 minutes and 20 GB of memory on two cores;
+Writes resolution.json and resolution.md to benchmarks/results/. Takes about 10 minutes and 20 GB of memory on two cores;
 nothing else should run meanwhile. Each side has a process of its own, in which the model and the bare matrix products
 of its blocks (see speed.py) run in turns.
 """
@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from swindow import timing
 
 COMMAND = "make bench (python benchmarks/resolution.py)"
 SIDES = (512, 1024, 2048, 4096)  # pixels
+PASSES = 5  # processes in which first calls are timed
 NEW = ((256, 256), (200, 304), (384, 384), (500, 750), (768, 1024), (1000, 1400))  # sizes met for the first time
 
 HEAD = """# Large images, and images of a new size
@@ -45,8 +45,12 @@ def main(out: Path = scaling.RESULTS, quick: bool = False) -> None:
         quick: two small sides, to see that it works.
     """
     result = measure.provenance(COMMAND)
-    result["sides"] = [alone(side) for side in ((64, 128) if quick else SIDES)]
-    result["first"] = first_calls(NEW[:1] if quick else NEW)
+    result["sides"] = []
+    for side in (64, 128) if quick else SIDES:
+        record = alone("one", side)
+        print(f"{side} pixels: {statistics.median(record['model']):.2f} s, {record['peak'] / 1e6:.0f} MB", flush=True)
+        result["sides"].append(record)
+    result["first"] = [alone("first", 1 if quick else len(NEW)) for _ in range(1 if quick else PASSES)]
     result |= {"versions": measure.versions(), "hardware": measure.hardware()}
     out.mkdir(parents=True, exist_ok=True)
     (out / "resolution.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -54,15 +58,13 @@ def main(out: Path = scaling.RESULTS, quick: bool = False) -> None:
     print(f"written to {out}")
 
 
-def alone(side: int) -> dict[str, Any]:
-    """One side in a process of its own."""
-    command = [sys.executable, __file__, "one", str(side)]
+def alone(what: str, number: int) -> Any:
+    """``one(side)`` or ``first(count)`` in a process of its own."""
+    command = [sys.executable, __file__, what, str(number)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{side} pixels: {done.stderr[-2000:]}")
-    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{side} pixels: {statistics.median(record['model']):.2f} s, {record['peak'] / 1e6:.0f} MB", flush=True)
-    return record
+        raise RuntimeError(f"{what} {number}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @torch.no_grad()
@@ -79,13 +81,13 @@ def one(side: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def first_calls(sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    """Seconds of five calls at sizes that the model has not met, though others."""
+def first(count: int) -> list[dict[str, Any]]:
+    """Seconds of five calls at sizes that the process has not met, though others."""
     rows = []
     for variant in ("swin_tiny", "swinv2_tiny_w8"):
         model = swindow.create(variant).eval()
         model(torch.randn(1, 3, 224, 224))
-        for size in sizes:
+        for size in NEW[:count]:
             x, seconds = torch.randn(1, 3, *size), []
             for _ in range(5):
                 start = time.perf_counter()
@@ -106,17 +108,20 @@ def page(result: dict[str, Any]) -> str:
     memory = scaling.fit(pixels, [row["peak"] for row in sides]).exponent
     lines += ["", f"Growth as pixels^p, p fitted on the logarithms of the shortest times: model **{time_:.2f}**,"]
     lines += [f"matrix products {bare:.2f}; peak memory **{memory:.2f}**.", "", "## The first call at a new size", ""]
-    lines += ["After calls at other sizes; over the median of the four calls that follow.", ""]
-    lines += ["| | size (pixels) | first call (s) | over the later calls |", "|---|---:|---:|---:|"]
-    for row in result["first"]:
-        first, *later = row["seconds"]
-        size = "x".join(map(str, reversed(row["size"])))
-        lines.append(f"| {row['variant']} | {size} | {first:.3f} | {first / statistics.median(later):.2f} |")
+    lines += ["After calls at other sizes; over the median of the four calls that follow. Each in several processes: the"]
+    lines += ["median, and all of them.", ""]
+    lines += ["| | size (pixels) | first call (s) | over the later calls | in each process |", "|---|---:|---:|---:|---|"]
+    for rows in zip(*result["first"], strict=True):
+        seconds = statistics.median(row["seconds"][0] for row in rows)
+        ratios = sorted(row["seconds"][0] / statistics.median(row["seconds"][1:]) for row in rows)
+        where = f"{rows[0]['variant']} | {'x'.join(map(str, reversed(rows[0]['size'])))}"
+        each = ", ".join(f"{r:.2f}" for r in ratios)
+        lines.append(f"| {where} | {seconds:.3f} | {statistics.median(ratios):.2f} | {each} |")
     return "\n".join((*lines, "", measure.about(result), ""))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["one"]:
-        print(json.dumps(one(int(sys.argv[2]))))
+    if sys.argv[1:2] in (["one"], ["first"]):
+        print(json.dumps({"one": one, "first": first}[sys.argv[1]](int(sys.argv[2]))))
     else:
         tyro.cli(main)

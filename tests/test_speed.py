@@ -130,12 +130,13 @@ def test_growth_with_resolution_is_fitted(speed):
         {"side": side, "peak": 10 * side**2, "model": [side**2.2, side**2.2 * 2], "products": [side**2.0] * 2}
         for side in (64, 128, 256)
     ]
-    first = [{"variant": "swin_tiny", "size": (200, 304), "seconds": [3.0, 2.0, 2.0, 1.0, 4.0]}]
+    row = {"variant": "swin_tiny", "size": (200, 304)}
+    first = [[{**row, "seconds": [s, 2.0, 2.0, 1.0, 4.0]}] for s in (3.0, 9.0, 2.0)]
     about = {"hardware": measure.hardware(), "versions": measure.versions(), "command": "c"}
     about |= {"date": "d", "commit": "e", "load_average_before": 0.1}
     page = resolution.page({"sides": sides, "first": first} | about)
     assert "model **1.10**,\nmatrix products 1.00; peak memory **1.00**." in page
-    assert "| swin_tiny | 304x200 | 3.000 | 1.50 |" in page
+    assert "| swin_tiny | 304x200 | 3.000 | 1.50 | 1.00, 1.50, 4.50 |" in page
     record = resolution.one(64)
     assert record["side"] == 64
     assert len(record["model"]) == len(record["products"]) == 5
