@@ -2,9 +2,9 @@
 
     make bench        or        python benchmarks/resolution.py [--quick] [--out DIR]
 
-Writes resolution.json and resolution.md to benchmarks/results/. Takes about 10 minutes and 20 GB of memory on two cores;
-nothing else should run meanwhile. Each side has a process of its own, in which the model and the bare matrix products
-of its blocks (see speed.py) run in turns.
+Writes resolution.json and resolution.md to benchmarks/results/. Takes about 10 minutes and 20 GB of memory on two
+cores; nothing else should run meanwhile. Each side has a process of its own, in which the model and the bare matrix
+products of its blocks (see speed.py) run in turns.
 """
 
 from __future__ import annotations
