@@ -108,14 +108,10 @@ def page(result: dict[str, Any]) -> str:
     memory = scaling.fit(pixels, [row["peak"] for row in sides]).exponent
     lines += ["", f"Growth as pixels^p, p fitted on the logarithms of the shortest times: model **{time_:.2f}**,"]
     lines += [f"matrix products {bare:.2f}; peak memory **{memory:.2f}**.", "", "## The first call at a new size", ""]
-    lines += [
-        "After calls at other sizes; over the median of the four calls that follow. Each in several processes: the"
-    ]
-    lines += ["median, and all of them.", ""]
-    lines += [
-        "| | size (pixels) | first call (s) | over the later calls | in each process |",
-        "|---|---:|---:|---:|---|",
-    ]
+    lines += ["After calls at other sizes; over the median of the four calls that follow. Each in several processes:"]
+    lines += ["the median, and all of them.", ""]
+    lines += ["| | size (pixels) | first call (s) | over the later calls | in each process |"]
+    lines += ["|---|---:|---:|---:|---|"]
     for rows in zip(*result["first"], strict=True):
         seconds = statistics.median(row["seconds"][0] for row in rows)
         ratios = sorted(row["seconds"][0] / statistics.median(row["seconds"][1:]) for row in rows)

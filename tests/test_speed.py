@@ -76,7 +76,8 @@ def backends(speed) -> ModuleType:
     return backends
 
 
-@pytest.mark.parametrize(("runtime", "kind"), [("openvino", {}), ("onnxruntime", V2 | {"window_size": 8})])
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("kind", [{}, V2 | {"window_size": 8}])
 def test_a_runtime_gives_what_the_model_gives(backends, runtime, kind):
     pytest.importorskip(runtime)
     config = swindow.SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=7, num_classes=5)
