@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench bench-backends bench-gpu clean
+.PHONY: demo test check docs bench bench-backends bench-gpu clean
 
 demo: .venv/installed-all        ## train, evaluate, predict and explain on real handwritten digits (5 minutes)
 	$(BIN)/python examples/demo.py
@@ -16,6 +16,11 @@ check: .venv/installed-dev       ## format, lint, types, imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/installed-dev        ## the tutorial, English and Chinese: draws its figures and builds site/
+	$(BIN)/python docs/site/figures.py
+	$(BIN)/mkdocs build --quiet --strict -f docs/site/mkdocs.yml
+	$(BIN)/mkdocs build --quiet --strict -f docs/site/zh.yml
+
 bench: .venv/installed-dev       ## how cost grows with the image, and speed beside others; results go to benchmarks/results/
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/resolution.py
@@ -28,7 +33,7 @@ bench-gpu: .venv/installed-dev   ## on an NVIDIA GPU, beside others and the roof
 	$(BIN)/python benchmarks/gpu.py
 
 clean:                           ## removes the environment and everything made by a run
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv runs site docs/site/*/figures .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/installed-all: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "swindow needs Python 3.10 or newer, got " + sys.version.split()[0] + "; try PYTHON=python3.12 make")'
@@ -37,5 +42,5 @@ clean:                           ## removes the environment and everything made 
 	touch $@
 
 .venv/installed-dev: .venv/installed-all
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,peers,backends,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,peers,backends,docs,dev]'
 	touch $@

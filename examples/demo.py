@@ -44,10 +44,10 @@ def main() -> None:
     swindow("evaluate", MODEL, "digits")
     digits = held_out_digits(6)
     swindow("predict", MODEL, *digits, "--top", "2")
-    swindow("explain", MODEL, digits[0], "--out", str(OUT / "explain"))
+    swindow("explain", MODEL, digits[0], "--out", str(OUT / "digit.html"), "--png")
     photo = OUT / "images" / "china.jpg"
     photo.write_bytes((importlib.resources.files("sklearn.datasets.images") / "china.jpg").read_bytes())
-    swindow("explain", "swin_tiny", str(photo), "--out", str(OUT / "explain" / "photo"))
+    swindow("explain", "swin_tiny", str(photo), "--out", str(OUT / "photo.html"))
     print(f"""
 Made in {OUT}, by a Swin Transformer that learned to read digits on this machine:
   model.safetensors    the trained model: weights, architecture, class names, preprocessing
@@ -55,8 +55,9 @@ Made in {OUT}, by a Swin Transformer that learned to read digits on this machine
   metrics.jsonl        a line for every epoch; drawn in curves.png
   confusion.png        which digits it takes for which
   images/              the held-out digits that it was asked about, and a photo
-  explain/*.png        how shifted windows work, on a digit and with the trained model
-  explain/photo/*.png  the same on a photo, with an untrained swin_tiny
+  digit.html           open it in a browser: how shifted windows work, and where the trained model looks on a digit
+  digit/*.png          the figures of that page
+  photo.html           the same on a photo, with an untrained swin_tiny
   state.pt             what a stopped training run would go on from
 
 Try next:

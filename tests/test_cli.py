@@ -84,9 +84,16 @@ def test_explain_a_checkpoint_and_a_variant(run, checkpoint, picture, tmp_path):
     assert status == 0
     assert found["trained"]
     assert sorted(map(str, (tmp_path / "one").iterdir())) == found["pictures"]
-    status, output, _ = run("explain", "swin_nano", picture, "--out", tmp_path / "two", "--size", 64, "--json")
+    assert found["page"] is None
+    page = tmp_path / "two" / "page.html"
+    status, output, _ = run("explain", "swin_nano", picture, "--out", page, "--size", 64, "--pixel", 3, 60, "--json")
     assert "untrained" in output
-    assert not json.loads(output.splitlines()[-1])["trained"]
+    found = json.loads(output.splitlines()[-1])
+    assert (found["trained"], found["page"], found["pictures"]) == (False, str(page), [])
+    assert '"pixel":[3,60]' in page.read_text()
+    status, _, error = run("explain", "swin_nano", picture, "--out", page, "--size", 64, "--pixel", 64, 0)
+    assert status == 1
+    assert "inside the image" in error
 
 
 def test_variants_lists_every_name(run):

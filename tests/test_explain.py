@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import sys
 
+import definition
 import numpy as np
 import pytest
 import torch
@@ -13,14 +15,18 @@ from PIL import Image
 
 import swindow
 from swindow import explain, windows
+from swindow.checkpoints import describing
 from swindow.config import SwinConfig
 from swindow.errors import ConfigError, InputError, OutputError
 from swindow.explain import geometry, style
+from swindow.explain.cost import Point
+from swindow.explain.hierarchy import merging_order
 from swindow.models import SwinTransformer
 from swindow.windows import SizeRule, resolve
 
-NAMES = ["01_patches", "02_windows_stage1", "02_windows_stage2", "02_windows_stage3", "03_cyclic_shift"]
-NAMES += ["04_relative_position_index", "05_relative_position_bias"]
+NAMES = ["01_hierarchy", "02a_patches", "02b_merging", "03a_windows_stage1", "03a_windows_stage2", "03a_windows_stage3"]
+NAMES += ["03b_cyclic_shift", "03c_masks", "04_exact", "05a_relative_position_index", "05c_relative_position_bias"]
+NAMES += ["06a_attention_first", "06a_attention_last", "06b_rollout", "06c_grad_cam", "06d_receptive_field", "07_cost"]
 
 GEOMETRIES = {
     "even": resolve((8, 12), (4, 4), (2, 2)),
@@ -119,14 +125,98 @@ def test_kinds_cover_every_window_with_its_own_mask(name):
 def test_the_mask_picture_is_the_mask():
     record, display = look(nano(), 32, 32)
     stage = record.stages[0]
-    figure = explain.shift_figure(stage, display)
+    figure = explain.mask_figure(stage)
     region = windows.labels(stage.sw_msa)
     expected = {(r[:, None] != r[None, :]).numpy().tobytes() for r in region}
     masks = [i.get_array() for a in figure.findobj(lambda a: hasattr(a, "images")) for i in a.images]
     shown = [np.asarray(m, dtype=bool) for m in masks if m.shape == (16, 16) and m.dtype == bool]
     assert len(shown) == len(expected) == 4
     assert {m.tobytes() for m in shown} == expected
-    assert "16 windows; 9 need no mask" in figure.get_suptitle()
+    assert "16 windows; 9 need no mask" in explain.shift_figure(stage, display).get_suptitle()
+
+
+def test_the_hierarchy_counts_what_others_count():
+    model = swindow.create("swin_tiny").eval()
+    image, display = pair(224, 224)
+    seen = geometry.observe(model, image)
+    fields = explain.receptive_field(model, image, (112, 112))
+    found = explain.levels(seen, fields)
+    outside = (model.patch_embed, model.norm, model.head)
+    counted = sum(level.parameters for level in found) + sum(p.numel() for m in outside for p in m.parameters())
+    assert counted == 28288354  # published
+    macs = sum(level.macs for level in found) + 56 * 56 * 96 * 48 + 768 * 1000
+    assert macs == describing.count_macs(model, (224, 224))
+    assert [level.grid for level in found] == [(56, 56), (28, 28), (14, 14), (7, 7)]
+    assert found[0].field == (28 + 28, 28 + 28)  # a window crossed by a shifted one, by definition in test_capture.py
+    assert found[3].field == (224, 224)
+    figure = explain.hierarchy_figure(found, display)
+    for ax, level in zip(figure.axes[1:], found, strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), level.map)
+        assert f"{level.grid[0]}x{level.grid[1]} tokens x {level.channels}" in ax.get_title()
+
+
+def test_the_order_of_merging_is_the_models():
+    merge = nano().stages[0].merge
+    assert merging_order(merge).tolist() == [0, 2, 1, 3]
+    words = " ".join(t.get_text() for ax in explain.merging_figure(1, 96, merge).axes for t in ax.texts)
+    assert re.findall(r"(\d\d): channels ([\d,]+) to", words) == [
+        ("00", "0"),
+        ("10", "96"),
+        ("01", "192"),
+        ("11", "288"),
+    ]
+    one = nano(merge_axes=(1,)).stages[0].merge
+    assert merging_order(one).tolist() == [0, 1]
+    assert "become one of 16" in explain.merging_figure(1, 8, one).get_suptitle()
+
+
+def test_pictures_of_attention_show_the_maps():
+    model, (image, display) = nano().eval(), pair(32, 48)
+    seen = geometry.observe(model, image)
+    figure = explain.attention_figure(seen, (5, 40), display, "stages.2.blocks.1")
+    maps = explain.attention_maps(seen, (5, 40), "stages.2.blocks.1")
+    assert len(figure.axes) >= 5
+    for ax, values in zip(figure.axes[1:], maps):
+        np.testing.assert_array_equal(ax.images[0].get_array(), explain.overlay(display, values))
+    token = figure.axes[1].patches[0].get_path().get_extents().bounds
+    assert token == (40, 0, 8, 8)
+    rolled = explain.rollout_figure(seen, (5, 40), display)
+    np.testing.assert_array_equal(rolled.axes[4].images[0].get_array(), explain.overlay(display, explain.rollout(seen)))
+
+
+def test_an_overlay_is_brightest_where_the_map_is_and_grey_where_it_is_nothing():
+    display = np.full((4, 4, 3), 200, np.uint8)
+    heat = np.zeros((4, 4))
+    heat[1, 2], heat[3, 0] = 1, 0.25
+    shown = explain.overlay(display, heat).astype(int)
+    assert len(set(shown[0, 0])) == 1
+    assert shown[1, 2].sum() > shown[3, 0].sum() > 0
+    assert (shown[heat == 0] == shown[0, 0]).all()
+    assert (explain.overlay(display, 0 * heat) == shown[0, 0]).all()
+
+
+def test_the_cost_picture_holds_the_measurements():
+    points = [Point(side, 1e-6 * side**2, 4 * side**2) for side in (56, 112)]
+    figure = explain.cost_figure(
+        explain.Costs(tuple(points), tuple(p._replace(bytes=p.side**4) for p in points)), (7, 7)
+    )
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    np.testing.assert_allclose(lines["windows of 7x7"].get_ydata(), [3.136, 12.544])
+    np.testing.assert_allclose(lines["proportional to pixels"].get_ydata(), [3.136, 12.544])
+    assert "windows of 7x7: time grows as pixels^1.00, memory as ^1.00" in " ".join(figure.get_supxlabel().split())
+    assert "global: time grows as pixels^1.00, memory as ^2.00" in " ".join(figure.get_supxlabel().split())
+
+
+def test_the_picture_of_log_spaced_coordinates_is_theirs():
+    model = nano(**definition.V2)
+    block = model.stages[1].blocks[0]
+    figure = explain.log_spaced_figure(block, "stage 2, block 1", trained=True)
+    spaced = windows.log_spaced_offsets((4, 8), (4, 4))[:, 1].view(7, 15)[0].numpy()
+    np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), spaced)
+    table = geometry.bias_table(block.attn.position_bias((4, 8)).detach().double(), (4, 8))
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), table[0, 3])
+    with pytest.raises(InputError, match="continuous"):
+        explain.log_spaced_figure(nano().stages[0].blocks[0], "stage 1, block 1", trained=True)
 
 
 def test_the_rolled_image_is_the_image_rolled():
@@ -230,6 +320,7 @@ def test_every_figure_of_odd_cases(name):
     record, display = look(nano(**fields), height, width)
     figures = [explain.patch_figure(record, display), explain.shift_figure(record.stages[-1], display)]
     figures += [explain.window_figure(stage, display) for stage in record.stages]
+    figures += [explain.mask_figure(stage) for stage in record.stages]
     for figure in figures:
         assert len(figure.get_label()) > len(figure.get_suptitle()) > 20
 
@@ -240,8 +331,9 @@ def test_the_pictures_are_of_a_stage_that_shifts_if_there_is_one(fields):
     found = dict(explain.pictures(model, *pair(16, 24, model.config.in_chans), trained=True))
     assert list(found) == NAMES
     number, block = (1, 1) if "depths" in fields else (2, 2)
-    assert found["03_cyclic_shift"].get_suptitle().startswith(f"Stage {number}:")
-    assert f"stage {number}, block {block}" in found["05_relative_position_bias"].get_suptitle()
+    assert found["03b_cyclic_shift"].get_suptitle().startswith(f"Stage {number}:")
+    assert f"stage {number}, block {block}" in found["05c_relative_position_bias"].get_suptitle()
+    assert f"stage {number}, block {block}" in found["06a_attention_first"].get_suptitle()
 
 
 @pytest.mark.parametrize(
@@ -264,8 +356,11 @@ def test_a_stage_that_shifts_nothing_says_why(fields, reason):
 
 def test_explain_writes_every_picture(tmp_path):
     model, (image, display), seen = nano(in_chans=1), pair(31, 47, 1), []
-    paths = explain.explain(model, image, display, tmp_path / "a" / "b", trained=False, on_progress=seen.append)
-    assert [p.name for p in paths] == [f"{name}.png" for name in NAMES] == seen
+    paths = explain.explain(
+        model, image, display, tmp_path / "a" / "b", trained=False, on_progress=lambda *step: seen.append(step)
+    )
+    assert [p.name for p in paths] == [f"{name}.png" for name in NAMES]
+    assert seen == [(name, i + 1, len(NAMES)) for i, name in enumerate(NAMES)]
     assert sorted(paths) == sorted((tmp_path / "a" / "b").iterdir())
     for path in paths:
         with Image.open(path) as picture:
@@ -327,10 +422,10 @@ def test_a_failure_to_write_is_one_line_and_leaves_nothing(tmp_path):
     with pytest.raises(OutputError, match="could not write") as caught:
         explain.explain(nano(), image, display, tmp_path / "file", trained=True)
     assert "\n" not in str(caught.value)
-    (tmp_path / "dir" / "01_patches.png").mkdir(parents=True)
+    (tmp_path / "dir" / "01_hierarchy.png").mkdir(parents=True)
     with pytest.raises(OutputError):
         explain.explain(nano(), image, display, tmp_path / "dir", trained=True)
-    assert [p.name for p in (tmp_path / "dir").iterdir()] == ["01_patches.png"]
+    assert [p.name for p in (tmp_path / "dir").iterdir()] == ["01_hierarchy.png"]
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich import progress as bars
@@ -71,6 +72,21 @@ class ConsoleProgress(Progress):
         if self.task is not None:
             self.bars.remove_task(self.task)
             self.task = None
+
+
+@contextmanager
+def steps(console: Console, what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows a bar on a terminal; yields what moves it: a step's name, how many are done, how many there are."""
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
+    with bars.Progress(
+        *columns, bars.TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True
+    ) as shown:
+        task = shown.add_task(what, total=None)
+
+        def step(name: str, done: int, total: int) -> None:
+            shown.update(task, description=f"{what} {name}", completed=done, total=total)
+
+        yield step
 
 
 def report(found: dict[str, Any]) -> list[str]:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from ..console import steps
 from ..errors import ConfigError, DataError
-from .shared import Checkpoint, complain, load_or_create, put_json, say
+from .shared import Checkpoint, complain, console, load_or_create, put_json, say
 
 
 def predict(
@@ -49,17 +50,21 @@ def predict(
 def explain(
     checkpoint: Checkpoint,
     image: Annotated[Positional[str], arg(metavar="IMAGE")],
-    out: Path = Path("runs/explain"),
+    out: Path = Path("runs/explain.html"),
     size: int | None = None,
+    pixel: tuple[int, int] | None = None,
+    png: bool = False,
     json: bool = False,
 ) -> int:
-    """Draw how shifted windows work on an image: patches, windows, the cyclic shift and its mask, relative positions.
+    """Show how shifted windows work on an image: one page, from the patches to attention, Grad-CAM and cost.
 
     Args:
         checkpoint: a file of swindow train, or a file or folder of any library; a variant's name: then it is untrained.
         image: an image file.
-        out: the folder for the pictures.
+        out: a file ending in .html: one page that needs no network; else a folder for the pictures as PNGs.
         size: side of the image in pixels; by default what the checkpoint was made for.
+        pixel: row and column from which attention is shown first; by default the middle.
+        png: write the pictures as PNGs too, into a folder beside the page.
         json: print the result as one JSON object on the last line.
     """
     import dataclasses
@@ -74,9 +79,14 @@ def explain(
     if size is not None:
         how = dataclasses.replace(how, size=(size, size))
     shown = images.fit(images.read(image), how)
-    paths = draw(model, images.to_tensor(shown, how), np.asarray(shown.convert("RGB")), out, trained=trained)
+    tensor, display = images.to_tensor(shown, how), np.asarray(shown.convert("RGB"))
+    names = (Path(checkpoint).name, Path(image).name)
+    with steps(console(), "drawing") as step:
+        paths = draw(model, tensor, display, out, trained=trained, pixel=pixel, png=png, names=names, on_progress=step)
     for path in paths:
         say(str(path))
     if json:
-        put_json({"trained": trained, "pictures": [str(path) for path in paths]})
+        page, pictures = ([paths[0]], paths[1:]) if paths[0].suffix != ".png" else ([], paths)
+        written = {"page": str(page[0]) if page else None, "pictures": [str(path) for path in pictures]}
+        put_json({"trained": trained, **written})
     return 0

@@ -1,43 +1,81 @@
-"""Pictures of how a model works, drawn from its own tensors: patches, shifted windows, masks, position bias.
+"""Pictures of how a model works, drawn from its own tensors, in image coordinates.
 
-``explain`` writes them all; ``pictures`` yields them; each figure has a function of its own, and the arrays that the
-figures show come from ``swindow.explain.geometry``. A figure's label (``figure.get_label()``) is its alt text.
-Drawing needs matplotlib (the extra ``explain``).
+``explain`` writes them all, as PNGs or as one page; ``pictures`` yields them; each figure has a function of its own.
+The arrays behind them: ``capture`` looks inside a running model, ``attention_maps``, ``rollout``, ``grad_cam`` and
+``receptive_field`` say where it looks, for any number of axes; ``exactness`` and ``measure_cost`` measure. A figure's
+label (``figure.get_label()``) is its alt text. Drawing needs matplotlib (the extra ``explain``).
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..errors import InputError, OutputError
-from ..models import SwinBlock, SwinStage, SwinTransformer
-from .bias import position_bias_figure, position_index_figure
+from ..errors import OutputError
+from ..models import SwinTransformer
+from .attention import attention_maps, rollout
+from .bias import log_spaced_figure, position_bias_figure, position_index_figure
+from .capturing import BlockRecord, Capture, capture
+from .cost import Costs, measure_cost
+from .exact import Exactness, exactness
+from .findings import Findings, pictures
 from .geometry import Kind, Record, Stage, bias_pictures, kinds, record
+from .gradients import grad_cam, receptive_field, reshape_transform
+from .hierarchy import Level, hierarchy_figure, levels, merging_figure
+from .looking import attention_figure, grad_cam_figure, overlay, receptive_field_figure, rollout_figure
+from .measured import cost_figure, exact_figure
 from .patches import patch_figure
-from .shifted import shift_figure, window_figure
-from .style import Pixels, check_display
+from .report import page
+from .shifted import mask_figure, shift_figure, window_figure
+from .style import Pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "BlockRecord",
+    "Capture",
+    "Costs",
+    "Exactness",
+    "Findings",
     "Kind",
+    "Level",
     "Record",
     "Stage",
+    "attention_figure",
+    "attention_maps",
     "bias_pictures",
+    "capture",
+    "cost_figure",
+    "exact_figure",
+    "exactness",
     "explain",
+    "grad_cam",
+    "grad_cam_figure",
+    "hierarchy_figure",
     "kinds",
+    "levels",
+    "log_spaced_figure",
+    "mask_figure",
+    "measure_cost",
+    "merging_figure",
+    "overlay",
+    "page",
     "patch_figure",
     "pictures",
     "position_bias_figure",
     "position_index_figure",
+    "receptive_field",
+    "receptive_field_figure",
     "record",
+    "reshape_transform",
+    "rollout",
+    "rollout_figure",
     "shift_figure",
     "window_figure",
 ]
@@ -50,63 +88,57 @@ def explain(
     out: str | Path,
     *,
     trained: bool,
-    on_progress: Callable[[str], None] | None = None,
+    pixel: Sequence[int] | None = None,
+    png: bool = False,
+    names: tuple[str, str] = ("this model", "this image"),
+    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
-    """Writes the pictures of one model on one image as PNGs, 1400 pixels wide, with alt text as their Description.
+    """Writes the pictures of one model on one image: a page of HTML, or PNGs, 1400 pixels wide.
+
+    The page is one file that needs no network. PNGs have their alt text as Description.
 
     Args:
         model: a model for images; it is handed back as it was.
         image: (in_chans, H, W) floating, prepared as the model takes it; any H and W from 1.
         display: (H, W, 3) uint8, the same pixels for showing.
-        out: directory to write into; made where it is absent.
-        trained: whether the weights have been trained; if not, the picture of the position bias says so.
-        on_progress: called with the file name of every picture once it is written.
+        out: a file ending in ``.html``: the page; else a directory for the PNGs. Made where it is absent.
+        trained: whether the weights have been trained; if not, pictures and page say so.
+        pixel: row and column that attention and receptive fields are shown from; by default the middle.
+        png: whether to write the PNGs too, beside the page, into a directory of its name.
+        names: of the model and of the image, for people.
+        on_progress: called with the name of every picture, how many are done with it, and how many there are.
 
     Returns:
-        The paths, in order: ``01_patches.png``, ``02_windows_stage1.png`` (one per stage), ``03_cyclic_shift.png``,
-        ``04_relative_position_index.png``, ``05_relative_position_bias.png``.
+        The paths, the page first; then the PNGs in the order of the chapters, ``01_hierarchy.png`` and so on.
 
     Raises:
-        InputError: the model is not one for images, or ``image`` or ``display`` has the wrong shape or type.
-        ConfigError: matplotlib is not installed.
-        OutputError: a picture could not be written.
+        InputError: the model is not one for images, ``image`` or ``display`` has the wrong shape or type, or there is
+            no such pixel.
+        ConfigError: matplotlib or jinja2 is not installed.
+        OutputError: something could not be written.
     """
-    paths = []
-    for name, figure in pictures(model, image, display, trained=trained):
-        paths.append(_write(figure, Path(out), f"{name}.png"))
+    found, out = Findings(model, image, display, trained, pixel), Path(out)
+    total, done, paths = len(found.figures()), 0, []
+    paged = out.suffix.lower() in (".html", ".htm")
+
+    def drawn(name: str, figure: Figure) -> None:
+        nonlocal done
+        done += 1
+        if png or not paged:
+            paths.append(_write(_png(figure), (out.with_suffix("") if paged else out) / f"{name}.png"))
         if on_progress is not None:
-            on_progress(paths[-1].name)
+            on_progress(name, done, total)
+
+    if paged:
+        text = page(found, *names, drawn)
+        return [_write(text.encode(), out), *paths]
+    for name, draw in found.figures().items():
+        drawn(name, draw())
     return paths
 
 
-def pictures(model: SwinTransformer, image: Tensor, display: Pixels, *, trained: bool) -> Iterator[tuple[str, Figure]]:
-    """Yields the name (without ending) and the Figure of every picture; arguments and errors are those of ``explain``.
-
-    The model runs once, before the first picture. The shift, the index and the bias are those of the first stage that
-    shifts its windows, or of the first stage where none does.
-    """
-    check_display(display)
-    if tuple(image.shape[1:]) != display.shape[:2]:
-        raise InputError(
-            f"explain: got an image of shape {tuple(image.shape)} and a display of {display.shape}, "
-            "expected the same height and width"
-        )
-    seen = record(model, image)
-    yield "01_patches", patch_figure(seen, display)
-    for stage in seen.stages:
-        yield f"02_windows_stage{stage.number}", window_figure(stage, display)
-    stage = next((s for s in seen.stages if s.shifted), seen.stages[0])
-    yield "03_cyclic_shift", shift_figure(stage, display)
-    number = 1 if stage.sw_msa is None else 2
-    block = cast(SwinBlock, cast(SwinStage, model.stages[stage.number - 1]).blocks[number - 1])
-    used = stage.w_msa if stage.sw_msa is None else stage.sw_msa
-    yield "04_relative_position_index", position_index_figure(used.window, block.window)
-    where = f"stage {stage.number}, block {number}"
-    yield "05_relative_position_bias", position_bias_figure(bias_pictures(block), where, trained)
-
-
-def _write(figure: Figure, out: Path, name: str) -> Path:
-    """Writes a figure as a PNG; what stood there is replaced whole or not at all."""
+def _png(figure: Figure) -> bytes:
+    """A figure as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     png = io.BytesIO()
@@ -114,17 +146,21 @@ def _write(figure: Figure, out: Path, name: str) -> Path:
     metadata = {"Title": title, "Description": figure.get_label()}
     # This is what savefig calls in the end, but savefig lays everything out twice.
     FigureCanvasAgg(figure).print_png(png, metadata=metadata)  # type: ignore[no-untyped-call]
-    path = out / name
-    part = out / f".{name}.part"
+    return png.getvalue()
+
+
+def _write(data: bytes, path: Path) -> Path:
+    """Writes a file; what stood there is replaced whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            part.write_bytes(png.getvalue())
+            part.write_bytes(data)
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
-            f"explain: could not write {path}: {error.strerror or error}; try another directory with --out"
+            f"explain: could not write {path}: {error.strerror or error}; try another place with --out"
         ) from error
     return path

@@ -6,18 +6,22 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from .. import windows
 from ..config import PerAxis
+from ..errors import InputError
+from ..models import SwinBlock
+from ..models.position_bias import ContinuousPositionBias
 from . import style
-from .geometry import Floats, Ints, index_steps
+from .geometry import Bools, Floats, Ints, bias_table, index_steps
 from .style import plural, sizes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SMALL = 3  # tokens per side of the window whose index is shown step by step
+SMALL = 3  # tokens per side of the window whose index is shown step by step
 _LEGIBLE = 12  # most rows of a table whose cells hold numbers
 
 
@@ -34,7 +38,7 @@ def position_index_figure(window: PerAxis, table: PerAxis | None = None) -> Figu
     """
     table = window if table is None else table
     used = windows.relative_position_index(window, table).numpy()
-    small = (min(window[0], _SMALL), min(window[1], _SMALL))
+    small = (min(window[0], SMALL), min(window[1], SMALL))
     rows = 2 * small[1] - 1
     title = f"Relative position index, step by step for a window of {sizes(small)} tokens"
     source = "swindow.windows.relative_position_index"
@@ -90,6 +94,60 @@ def position_bias_figure(pictures: Floats, where: str, trained: bool) -> Figure:
     return figure
 
 
+def log_spaced_figure(block: SwinBlock, where: str, trained: bool) -> Figure:
+    """Returns a Figure of SwinV2's continuous position bias: log-spaced coordinates, and the bias along a row of them.
+
+    Args:
+        block: a block whose position bias is continuous (SwinV2 section 3.3, equation 4).
+        where: the block in words, for instance ``"stage 1, block 2"``.
+        trained: whether the weights have been trained; if not, the title says so.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        InputError: the block's position bias is a table.
+    """
+    bias = block.attn.position_bias
+    if not isinstance(bias, ContinuousPositionBias):
+        raise InputError("log_spaced_figure: got a block with a table of biases, expected a continuous one (SwinV2)")
+    wide = block.window[1]
+    double = (block.window[0], 2 * wide)
+    title = f"Log-spaced coordinates and continuous bias of {where}" + ("" if trained else ", untrained")
+    caption = (
+        "Left: offsets as the small network of the bias sees them, sign(x) log2(1 + |x|) / log2(8), where the largest "
+        "offset trained with is x = 8. Far offsets crowd together, so a window twice as wide reaches little beyond "
+        "what was trained. Right: 16 sigmoid(MLP) for keys in the same row; open circles lie beyond the window."
+    )
+    alt = "Left: a curve that flattens to both sides. Right: one line per head over the column offset."
+    figure = style.new_figure(6.0, title, "swindow.windows.log_spaced_offsets", caption, alt)
+    left, right = figure.subplots(1, 2)
+    columns = np.arange(1 - 2 * wide, 2 * wide)
+    within = np.abs(columns) < wide
+    spaced = windows.log_spaced_offsets(double, bias.window)[:, 1].view(-1, len(columns))[0].numpy()
+    left.plot(columns, columns / max(bias.window[1] - 1, 1), color="#8A8A8A", linewidth=1, label="linear")
+    _dots(left, columns, spaced, within, "#0072B2", "log-spaced")
+    left.set_ylabel("coordinate")
+    with torch.no_grad():
+        table = bias_table(bias(double).double().cpu(), double)  # (h, 2M-1, 4M-1)
+    colours = ("#0072B2", "#D55E00", "#009E73", "#E69F00")
+    for head, (values, colour) in enumerate(zip(table[:, double[0] - 1], colours)):
+        _dots(right, columns, values, within, colour, f"head {head + 1}")
+    right.set_ylabel("bias")
+    for ax, name in ((left, "Coordinates"), (right, "Bias of the first heads, row offset 0")):
+        ax.set_xlabel("column offset (tokens)")
+        ax.tick_params(labelsize=9)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, fontsize=10)
+        style.heading(ax, name, style.WIDTH / 2 - 0.7)
+    return figure
+
+
+def _dots(axes: Axes, x: Ints, y: Floats, within: Bools, colour: str, label: str) -> None:
+    """A line with filled circles inside the window and open ones beyond it."""
+    axes.plot(x, y, color=colour, linewidth=1, alpha=0.6)
+    axes.plot(x[within], y[within], "o", color=colour, markersize=4, label=label)
+    axes.plot(x[~within], y[~within], "o", color=colour, markersize=4, markerfacecolor="none")
+
+
 def _heads(figure: Figure, pictures: Floats, down: int, across: int, side: float) -> None:
     """The table of every head, ``side`` inches wide, and the scale they share."""
     heads, high, wide = pictures.shape
@@ -127,7 +185,7 @@ def _table(axes: Axes, name: str, values: Ints) -> None:
     low, high = int(values.min()), int(values.max())
     middle = 0.55 * low + 0.45 * high
     for (row, column), value in np.ndenumerate(values):
-        ink = "white" if value < middle or value == high == low else "black"
+        ink = "white" if value < middle or value == high == low else style.ON_COLOUR
         axes.text(
             column, row, f"{value}".replace("-", "−"), ha="center", va="center", fontsize=10, color=ink, in_layout=False
         )

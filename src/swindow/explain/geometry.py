@@ -7,7 +7,7 @@ after the cyclic shift, which is how attention sees them.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from ..config import PerAxis
 from ..errors import InputError
 from ..models import SwinBlock, SwinTransformer
 from ..windows import Geometry
+from .capturing import Capture, capture, evaluating
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -97,6 +98,14 @@ def record(model: SwinTransformer, image: Tensor) -> Record:
     Raises:
         InputError: the model is not one for images, or the image has another shape or type than the model takes.
     """
+    return recorded(observe(model, image))
+
+
+def observe(model: SwinTransformer, image: Tensor) -> Capture:
+    """Returns what a model computes for one image in evaluation mode, without gradients; the model is left as it was.
+
+    Args and Raises are those of ``record``.
+    """
     if model.config.ndim != 2:
         raise InputError(f"explain: got a model of {model.config.ndim} axes, but pictures are for images (2 axes)")
     if image.ndim != 3:
@@ -104,41 +113,23 @@ def record(model: SwinTransformer, image: Tensor) -> Record:
             f"explain: got an image of shape {tuple(image.shape)}, "
             f"expected ({model.config.in_chans} channels, height, width); try image[0] of a batch"
         )
-    tokens, seen = _watch(model, image)
-    stages, start = [], 0
-    for i, depth in enumerate(model.config.depths):
-        token = tuple(p * 2**i if a in model.config.merge_axes else p for a, p in enumerate(model.config.patch_size))
-        sw_msa = seen[start + 1] if depth > 1 else None
-        window = model.config.window_size[i]
-        stages.append(Stage(i + 1, token, model.config.width(i), depth, window, seen[start], sw_msa))
-        start += depth
-    size = tuple(image.shape[1:])
-    return Record(size, model.config.patch_size, model.config.in_chans, tokens[0].double().cpu().numpy(), tuple(stages))
-
-
-def _watch(model: SwinTransformer, image: Tensor) -> tuple[Tensor, list[Geometry]]:
-    """The patch embedding's tokens (1, *grid, C) and the geometry of every block, in order, overheard by hooks."""
-    seen: list[Geometry] = []
-    tokens: list[Tensor] = []
-
-    def overhear(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
-        seen.append(args[1])
-
-    hooks = [model.patch_embed.register_forward_hook(lambda module, args, result: tokens.append(result))]
-    hooks += [m.attn.register_forward_pre_hook(overhear) for m in model.modules() if isinstance(m, SwinBlock)]
-    training = [(module, module.training) for module in model.modules()]
     weight = next(model.parameters())
     x = image.to(weight.device, weight.dtype if image.is_floating_point() else None)
-    try:
-        model.eval()  # dropout would draw random numbers
-        with torch.no_grad():
-            model.pyramid(x[None])
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, flag in training:
-            module.training = flag
-    return tokens[0], seen
+    with torch.no_grad(), evaluating(model), capture(model) as seen:
+        model(x[None])
+    return seen
+
+
+def recorded(seen: Capture) -> Record:
+    """Returns the Record of the first image of a capture."""
+    config, blocks, stages = seen.model.config, seen.blocks, []
+    for i, depth in enumerate(config.depths):
+        w_msa, *others = [block for block in blocks if block.stage == i + 1]
+        sw_msa = others[0].geometry if others else None
+        size = (w_msa.token, config.width(i), depth, config.window_size[i])
+        stages.append(Stage(i + 1, *size, w_msa.geometry, sw_msa))
+    tokens = seen["patch_embed"][0].double().cpu().numpy()
+    return Record(seen.pixels, config.patch_size, config.in_chans, tokens, tuple(stages))
 
 
 def on_map(values: Tensor, g: Geometry, rolled: bool = False) -> Ints:
@@ -173,8 +164,8 @@ def region_map(g: Geometry, rolled: bool = False) -> Ints:
     """
     label = windows.labels(g)  # (nW, N)
     window = torch.arange(len(label))[:, None]
-    pairs = on_map(window * (PADDING + 1) + label, g, rolled)
-    pairs = np.where(label_map(g, rolled) == PADDING, -1, pairs)
+    pairs = on_map(window * (3 ** len(g.grid) + 1) + label, g, rolled)
+    pairs = np.where(padding_map(g, rolled) & g.mask_padding, -1, pairs)
     values, numbers = np.unique(pairs, return_inverse=True)
     return numbers.reshape(pairs.shape) - (values[0] == -1)
 
@@ -219,11 +210,15 @@ def bias_pictures(block: SwinBlock) -> Floats:
     Row r holds the row offset r - (M-1), column c the column offset c - (M-1), M being the block's window.
     """
     with torch.no_grad():
-        values = block.attn.position_bias(block.window).double().cpu().numpy()  # (h, N, N)
-    shape = [2 * w - 1 for w in block.window]
-    pictures = np.zeros((len(values), math.prod(shape)))
-    pictures[:, windows.relative_position_index(block.window).numpy()] = values
-    return pictures.reshape(-1, *shape)
+        return bias_table(block.attn.position_bias(block.window).double().cpu(), block.window)
+
+
+def bias_table(bias: Tensor, window: PerAxis) -> Floats:
+    """Returns the bias (h, N, N) of a window by offset, query - key: (h, 2M-1, 2M-1)."""
+    shape = [2 * w - 1 for w in window]
+    table = bias.new_zeros(len(bias), math.prod(shape))
+    table[:, windows.relative_position_index(window).flatten()] = bias.flatten(1)
+    return table.view(-1, *shape).numpy()
 
 
 def first_component(tokens: Floats) -> Floats:

@@ -102,7 +102,7 @@ def _enlarge(axes: Axes, record: Record, display: Pixels, layout: style.Layout) 
                 ha="center",
                 va="center",
                 fontsize=9,
-                color=style.INK,
+                color=style.ON_COLOUR,
                 bbox=box,
                 in_layout=False,
             )

@@ -1,9 +1,9 @@
-"""The pictures of shifted windows: where they are, and how a shift and a mask compute them (Swin section 3.2)."""
+"""The pictures of shifted windows: where they are, and how shift and mask compute them (Swin section 3.2)."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from .style import Pixels, plural, sizes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
 
 def window_figure(stage: Stage, display: Pixels) -> Figure:
@@ -58,34 +58,48 @@ def window_figure(stage: Stage, display: Pixels) -> Figure:
 
 
 def shift_figure(stage: Stage, display: Pixels) -> Figure:
-    """Returns a Figure of the cyclic shift of a stage (regions before and after, the image rolled) and its masks.
+    """Returns a Figure of the cyclic shift of a stage: the regions before and after, and the image rolled alike.
 
     Args and Raises are those of ``window_figure``. Where a stage shifts nothing it is drawn so, and the title says it.
     """
     style.check_display(display)
     g = stage.w_msa if stage.sw_msa is None else stage.sw_msa
-    found = kinds(g)
     layout = style.Layout(_area(g, stage), 3)
+    caption = "Tokens of a computed window attend to each other where their labels are equal. Letters: kinds of mask."
+    alt = (
+        "The regions of the map before the shift, after it with the windows that are computed, "
+        "and the image rolled alike."
+    )
+    source = "swindow.windows.cyclic_shift"
+    figure = style.new_figure(layout.height + 1.4, describe(stage), source, caption + layout.note, alt)
+    before, after, image = style.panels(figure, layout)
+    _regions(before, stage, g, layout)
+    _rolled(after, stage, g, kinds(g), layout)
+    _rolled_image(image, stage, g, display, layout)
+    return figure
+
+
+def mask_figure(stage: Stage) -> Figure:
+    """Returns a Figure of the mask of every kind of window of a stage, with the labels of its tokens.
+
+    Args:
+        stage: one of the stages of ``geometry.record``.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    found = kinds(stage.w_msa if stage.sw_msa is None else stage.sw_msa)
     across = len(found) if len(found) <= 6 else 5
     down = math.ceil(len(found) / across)
-    source = "swindow.windows.cyclic_shift, labels"
+    masked = sum(kind.mask.any() for kind in found)
+    title = f"The masks of stage {stage.number}: {plural(len(found), 'kind')} of window, {masked} with a mask"
     caption = (
-        "Tokens of a computed window attend to each other where their labels are equal. "
-        "Masks are query (down) by key (across); dark pairs must not attend."
+        "Above: the labels of a window's tokens. Below: its mask, query (down) by key (across); dark pairs must not "
+        "attend, because their labels differ."
     )
-    alt = (
-        "Top: the regions of the map before the shift, after it with the windows that are computed, "
-        f"and the image rolled alike. Bottom: the mask of each of {plural(len(found), 'kind')} of window."
-    )
-    height = layout.height + 4.6 * down
-    figure = style.new_figure(height + 1.2, describe(stage), source, caption + layout.note, alt)
-    parts: Any = figure.subfigures(2, 1, height_ratios=[layout.height, 4.6 * down])
-    top, bottom = parts
-    before, after, image = style.panels(top, layout)
-    _regions(before, stage, g, layout)
-    _rolled(after, stage, g, found, layout)
-    _rolled_image(image, stage, g, display, layout)
-    _masks(bottom, found, across, down)
+    alt = "For each kind of window its regions in colours and its mask as a matrix of light and dark cells."
+    figure = style.new_figure(4.6 * down + 1.4, title, "swindow.windows.labels", caption, alt)
+    _masks(figure, found, across, down)
     return figure
 
 
@@ -200,7 +214,17 @@ def _numbers(axes: Axes, labels: Ints, token: PerAxis, layout: style.Layout) -> 
             continue
         y, x = ((int(at.min()) + int(at.max()) + 1) / 2 * t for at, t in zip(places, token))
         box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
-        axes.text(x, y, str(label), ha="center", va="center", fontsize=min(13, 0.7 * room), bbox=box, in_layout=False)
+        axes.text(
+            x,
+            y,
+            str(label),
+            ha="center",
+            va="center",
+            fontsize=min(13, 0.7 * room),
+            bbox=box,
+            color=style.ON_COLOUR,
+            in_layout=False,
+        )
 
 
 def _rolled(axes: Axes, stage: Stage, g: Geometry, found: tuple[Kind, ...], layout: style.Layout) -> None:
@@ -217,7 +241,14 @@ def _rolled(axes: Axes, stage: Stage, g: Geometry, found: tuple[Kind, ...], layo
             box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
             at = ((column + 0.5) * side[1], (row + 0.5) * side[0])
             axes.text(
-                *at, letter, ha="center", va="center", fontsize=min(13, max(8, 0.4 * room)), bbox=box, in_layout=False
+                *at,
+                letter,
+                ha="center",
+                va="center",
+                fontsize=min(13, max(8, 0.4 * room)),
+                bbox=box,
+                color=style.ON_COLOUR,
+                in_layout=False,
             )
     if any(g.shift):
         text = f"After rolling {g.shift[0]} up and {g.shift[1]} left: computed windows and their kind of mask"
@@ -246,7 +277,7 @@ def _rolled_image(axes: Axes, stage: Stage, g: Geometry, display: Pixels, layout
     axes.set_xlabel("pixels")
 
 
-def _masks(figure: Figure | SubFigure, found: tuple[Kind, ...], across: int, down: int) -> None:
+def _masks(figure: Figure, found: tuple[Kind, ...], across: int, down: int) -> None:
     """For every kind of window: the labels of its tokens and its mask."""
     from matplotlib.colors import ListedColormap
 

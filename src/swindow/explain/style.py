@@ -18,13 +18,14 @@ from .geometry import PADDING, Bools, Ints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
 Pixels = npt.NDArray[np.uint8]
 
 WIDTH = 14.0  # inches, 100 dots each
 INK = "#222222"
+ON_COLOUR = "#111111"  # words on coloured ground, which stay dark on a dark page
 # One colour per label of windows.labels: 0 stays pale, 1 to 8 are Okabe and Ito's, which colour-blind eyes tell apart
 # (black there is a dark grey here, for the lines on it), 9 is padding.
 REGIONS = (
@@ -263,6 +264,6 @@ def sentence(axes: Axes, text: str, inches: float) -> None:
     axes.text(0.5, 0.5, wrap(text, 0.85 * inches, 14), ha="center", va="center", fontsize=14, color=INK)
 
 
-def panels(figure: Figure | SubFigure, layout: Layout) -> list[Axes]:
+def panels(figure: Figure, layout: Layout) -> list[Axes]:
     """Returns the axes of a layout in reading order."""
     return list(figure.subplots(layout.rows, layout.columns, squeeze=False).flatten())
