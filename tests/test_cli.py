@@ -223,3 +223,9 @@ except SystemExit as end: sys.exit(end.code or 'torch' in sys.modules)
 def test_importing_swindow_imports_no_torch():
     code = "import sys, swindow; swindow.list_variants(); assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_loading_starts_no_compiler(checkpoint):
+    """Random numbers on the meta device make torch import its compiler, which takes longer than all of loading."""
+    code = f"import sys, swindow; swindow.load({str(checkpoint)!r}); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

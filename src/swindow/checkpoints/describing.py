@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .. import kernels
 from ..config import PerAxis
 from ..models import SwinTransformer
+from ..models.shadow import shadow
 from ..variants import image_size, variant_of
 
 
@@ -45,9 +46,8 @@ def count_macs(model: SwinTransformer, input_size: PerAxis) -> int:
         >>> round(count_macs(swindow.create("swin_tiny"), (224, 224)) / 1e9, 1)
         4.5
     """
-    with torch.device("meta"):
-        shadow = SwinTransformer(model.config).eval()
-        x = torch.empty(1, model.config.in_chans, *input_size)
+    empty = shadow(model.config).eval()
+    x = torch.empty(1, model.config.in_chans, *input_size, device="meta")
     with kernels.using("reference"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        shadow(x)
+        empty(x)
     return counter.get_total_flops() // 2

@@ -17,6 +17,7 @@ from ..config import PerAxis, SwinConfig
 from ..errors import CheckpointError, ConfigError, nearest
 from ..models import SwinTransformer
 from ..models.linear import Linear
+from ..models.shadow import Undrawn, shadow
 from ..variants import image_size, variant_of
 from .architecture import Architecture, architecture, settle
 from .checks import check_fits
@@ -200,8 +201,7 @@ def _check_metadata(source: str, metadata: Any) -> None:
 def _empty(config: SwinConfig) -> SwinTransformer:
     """A model that waits for its weights: nothing is initialised or takes memory."""
     try:
-        with torch.device("meta"):
-            return SwinTransformer(config)
+        return shadow(config)
     except (RuntimeError, OverflowError, TypeError) as error:  # sizes that no computer counts to
         raise CheckpointError(f"the model that is described is too large: {config}") from error
 
@@ -275,7 +275,8 @@ def _replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, s
     model.metadata = {key: value for key, value in model.metadata.items() if key != "class_names"}
     if (old, num_classes) == (IMAGENET_22K, 1000):
         rows = torch.tensor([int(row) for row in ROWS_OF_1K.read_text().split()])
-        head = Linear(model.config.width(model.config.num_stages - 1), num_classes, device="meta")
+        with Undrawn():
+            head = Linear(model.config.width(model.config.num_stages - 1), num_classes, device="meta")
         cut = {f"head.{name}": "the rows of ImageNet-1k's classes" for name, _ in head.named_parameters()}
         head.load_state_dict({key: value[rows] for key, value in model.head.state_dict().items()}, assign=True)
         model.head = head

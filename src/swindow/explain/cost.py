@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from ..config import SwinConfig
 from ..models import SwinBlock
 
-_ROUNDS = 3
+_ROUNDS = 3  # timed, after one that is not; one more counts memory
 _LEAST, _STEPS = 3, 5  # sizes at least and at most
 
 
@@ -42,7 +42,7 @@ class Costs(NamedTuple):
     whole: tuple[Point, ...]
 
 
-def measure_cost(config: SwinConfig, seconds: float = 6.0, on_progress: Callable[[int], None] | None = None) -> Costs:
+def measure_cost(config: SwinConfig, seconds: float = 4.0, on_progress: Callable[[int], None] | None = None) -> Costs:
     """Measures how time and memory grow with the image (Swin section 3.2, equations 1 and 2).
 
     Weights and image are random. Sizes double (windowed) or grow by half (global) until the time is used up; each is
@@ -55,10 +55,10 @@ def measure_cost(config: SwinConfig, seconds: float = 6.0, on_progress: Callable
     """
     w = config.window_size[0]
     found: list[tuple[Point, ...]] = []
-    for growth, start, covers in ((2.0, 2, False), (1.5, 2, True)):
+    for growth, covers in ((2.0, False), (1.5, True)):
         points: list[Point] = []
-        left, count = seconds / 2, float(start)
-        while len(points) < _STEPS and (len(points) < _LEAST or 4 * _ROUNDS * points[-1].seconds < left):
+        left, count, calls = seconds / 2, 2.0, (2 + _ROUNDS) * growth ** (4 if covers else 2)
+        while len(points) < _STEPS and (len(points) < _LEAST or calls * points[-1].seconds < left):
             grid = tuple(side * round(count) for side in w)
             began = time.perf_counter()
             points.append(_point(config, grid, covers))

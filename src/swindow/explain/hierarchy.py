@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import kernels
 from ..config import PerAxis
-from ..models import PatchMerging, SwinStage, SwinTransformer
+from ..models import PatchMerging, SwinStage
+from ..models.shadow import shadow
 from . import style
 from .capturing import Capture
 from .geometry import Floats, Ints, first_component
@@ -168,11 +169,10 @@ def merging_figure(number: int, channels: int, merge: PatchMerging) -> Figure:
 
 def _macs(seen: Capture) -> list[int]:
     """Multiplications and additions, in pairs, of every stage for one image."""
-    with torch.device("meta"):  # tensors without data: nothing is computed, and no fast path hides from the counter
-        shadow = SwinTransformer(seen.model.config).eval()
+    empty = shadow(seen.model.config).eval()  # nothing is computed, and no fast path hides from the counter
     x, counts = seen["patch_embed"][:1].to("meta"), []
     with kernels.using("reference"), torch.no_grad():
-        for stage in shadow.stages:
+        for stage in empty.stages:
             with FlopCounterMode(display=False) as counter:
                 _, x = stage(x)
             counts.append(counter.get_total_flops() // 2)

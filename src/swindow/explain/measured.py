@@ -31,13 +31,15 @@ def exact_figure(found: Exactness, stage: Stage) -> Figure:
         ConfigError: matplotlib is not installed.
     """
     layout = style.Layout(tuple(found.shifted.shape[:2]), 4)
-    title = f"Stage {stage.number}: shift and mask give what irregular windows give, within {found.error:.0e}"
+    title = f"Stage {stage.number}: shift and mask give what irregular windows give, within {found.error:.1g}"
     caption = (
         "The first two: the length of every token's result. The last two: the largest difference of a token from the "
         "irregular windows, over the largest value, on a logarithmic scale. "
-        f"Without the mask it is {found.error_without_mask:.0e}."
+        f"Without the mask it is {found.error_without_mask:.1g}."
     )
-    alt = "Two equal maps; their difference, which is dark; and the difference without the mask, bright at two edges."
+    alt = (
+        "Two equal maps; their difference, which is dark; and the difference without the mask, bright along the edges."
+    )
     figure = style.new_figure(layout.height + 1.8, title, "swindow.explain.exactness", caption, alt)
     axes = style.panels(figure, layout)
     lengths = [x.norm(dim=-1).double().cpu().numpy() for x in (found.shifted, found.irregular)]
@@ -46,18 +48,18 @@ def exact_figure(found: Exactness, stage: Stage) -> Figure:
     for ax, name, values in zip(axes, names, lengths):
         shown = ax.imshow(values, cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
         style.heading(ax, name, layout.room)
-    _scale(figure, shown, axes[:2])
+    _scale(figure, shown, axes[1]).set_ylabel("length", fontsize=9)
     largest = float(found.irregular.abs().max())
     names = [
-        f"their difference: at most {found.error:.0e}",
-        f"without the mask: at most {found.error_without_mask:.0e}",
+        f"their difference: at most {found.error:.1g}",
+        f"without the mask: at most {found.error_without_mask:.1g}",
     ]
     for ax, name, x in zip(axes[2:], names, (found.shifted, found.unmasked)):
         apart = (x - found.irregular).abs().amax(-1).double().cpu().numpy() / largest
         powers = np.log10(apart.clip(min=_LEAST))
         shown = ax.imshow(powers, cmap="inferno", vmin=np.log10(_LEAST), vmax=0, interpolation="nearest")
         style.heading(ax, name, layout.room)
-    _scale(figure, shown, axes[2:]).set_ylabel("power of ten", fontsize=9)
+    _scale(figure, shown, axes[3]).set_ylabel("power of ten", fontsize=9)
     for ax in axes:
         ax.set_aspect(layout.stretch)
         style.ticks(ax)
@@ -126,7 +128,10 @@ def _dress(axes: Axes, name: str) -> None:
     style.heading(axes, name, style.WIDTH / 2 - 0.7)
 
 
-def _scale(figure: Figure, shown: object, axes: Sequence[Axes]) -> Axes:
-    bar = figure.colorbar(shown, ax=list(axes), shrink=0.8, aspect=30)  # type: ignore[arg-type]
+def _scale(figure: Figure, shown: object, axes: Axes) -> Axes:
+    """Puts the scale of a picture beside its panel, as a part of that."""
+    bar = figure.colorbar(shown, ax=axes, shrink=0.8, aspect=30)  # type: ignore[arg-type]
     bar.ax.tick_params(labelsize=9)
+    for part in (axes, bar.ax):
+        part.set_gid(axes.get_title())
     return bar.ax

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 _PHOTO = 20_000  # bytes; larger pictures without transparency become JPEGs
 _SIDE = 800  # pixels; and are made smaller than this
 _QUALITY = 85
-_SCALE = 1.2  # pixels on the page per point of the figure, so that three panels fit side by side
+_SCALE = 1.2  # pixels on the page per point of the figure, so that panels fit side by side as they do there
+_SMALL = 200  # pixels on the page; of panels below that, a phone shows two side by side
 
 
 def svg_panels(figure: Figure, name: str) -> list[str]:
     """Returns the panels of a figure as SVG elements for a page, without the figure's title and caption.
 
-    Words stay text; the ink's colour becomes the page's ``--ink``; photos become JPEGs. The figure is used up.
+    Axes of one ``gid`` are one panel. Words stay text; the ink's colour becomes the page's ``--ink``; photos become
+    JPEGs. The figure is used up.
 
     Args:
         figure: one of ours.
@@ -33,19 +35,20 @@ def svg_panels(figure: Figure, name: str) -> list[str]:
     """
     import matplotlib
 
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.dpi = 72  # an SVG's: all lengths below are points
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+        figure.set_layout_engine("none")
+    figure.patch.set_visible(False)
     for words in figure.texts:  # title and caption
         words.set_visible(False)
     found = []
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        for i, ax in enumerate(figure.axes):
-            for other in figure.axes:
-                other.set_visible(other is ax)
-            _ink(ax)
-            svg = _svg(figure, ax)
-            if svg:
-                found.append(_for_page(svg, f"{name}-{i}-"))
+        for i, panel in enumerate(_panels(figure)):
+            for ax in figure.axes:
+                ax.set_visible(ax in panel)
+            found.append(_svg(figure, panel, f"{name}-{i}-"))
     return found
 
 
@@ -54,10 +57,22 @@ def jpeg(picture: Pixels) -> str:
     return _address(Image.fromarray(picture))
 
 
+def _panels(figure: Figure) -> list[list[Axes]]:
+    """The axes of every panel on which something is drawn."""
+    found: dict[str, list[Axes]] = {}
+    for i, ax in enumerate(figure.axes):
+        if ax.axison or any((ax.images, ax.texts, ax.patches, ax.lines, ax.collections)):
+            _ink(ax)
+            found.setdefault(ax.get_gid() or f"axes {i}", []).append(ax)
+            ax.set_gid(None)  # or two parts of the page would have one id
+    return list(found.values())
+
+
 def _ink(axes: Axes) -> None:
-    """Gives words and lines around a panel the colour of the ink, which the page replaces."""
+    """Gives words and lines around a panel the colour of the ink, and no ground: the page has its own."""
     from matplotlib.colors import to_hex
 
+    axes.patch.set_visible(False)
     for spine in axes.spines.values():
         if to_hex(spine.get_edgecolor()) == "#000000":
             spine.set_edgecolor(INK)
@@ -69,32 +84,24 @@ def _ink(axes: Axes) -> None:
         picture.set_interpolation("none")  # as they are, not at the screen's resolution
 
 
-def _svg(figure: Figure, axes: Axes) -> str:
-    """One panel of a laid-out figure; empty where nothing is drawn."""
-    box = axes.get_tightbbox()
-    drawn = axes.axison or any((axes.images, axes.texts, axes.patches, axes.lines, axes.collections))
-    if box is None or not drawn:
-        return ""
-    inches = box.transformed(figure.dpi_scale_trans.inverted()).padded(0.04)
+def _svg(figure: Figure, panel: list[Axes], prefix: str) -> str:
+    """One panel of a laid-out figure, the only one visible, as an element of a page."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.transforms import Bbox
+
     written = io.StringIO()
-    figure.savefig(written, format="svg", bbox_inches=inches, transparent=True, metadata={"Date": None})
-    return written.getvalue()
-
-
-def _for_page(svg: str, prefix: str) -> str:
-    """An SVG file as an element of a page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    box = Bbox.union([box for box in (ax.get_tightbbox() for ax in panel) if box is not None]).padded(3)
+    seen = f"{box.x0:.2f} {figure.bbox.height - box.y1:.2f} {box.width:.2f} {box.height:.2f}"
+    svg = re.sub(r"<metadata>.*?</metadata>", "", written.getvalue(), flags=re.S)
+    svg = svg[svg.index(">", svg.index("<svg")) + 1 :]
     svg = re.sub(r' id="', f' id="{prefix}', svg)
     svg = re.sub(r"url\(#", f"url(#{prefix}", svg)
     svg = re.sub(r'href="#', f'href="#{prefix}', svg)
     svg = re.sub(r'href="data:image/png;base64,\s*([^"]+)"', lambda m: f'href="{_lighter(m[1])}"', svg)
-    width = re.search(r'width="([\d.]+)pt"', svg)
-    assert width is not None
-    svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[\d.]+pt"', r"\1", svg)
-    svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[\d.]+pt"', r"\1", svg, count=1)
-    svg = svg.replace("<svg", f'<svg aria-hidden="true" style="width:{_SCALE * float(width[1]):.0f}px"', 1)
-    return svg.replace(INK, "var(--ink)")
+    width = round(_SCALE * box.width)
+    size = ' class="small"' if width < _SMALL else ""
+    return f'<svg{size} aria-hidden="true" viewBox="{seen}" style="width:{width}px">' + svg.replace(INK, "var(--ink)")
 
 
 def _lighter(png: str) -> str:

@@ -94,18 +94,7 @@ def _enlarge(axes: Axes, record: Record, display: Pixels, layout: style.Layout) 
     axes.hlines([(top + i) * high for i in range(rows + 1)], *axes.get_xlim(), color="white", linewidth=2.5)
     for row in range(top, top + rows):
         for column in range(left, left + columns):
-            place = ((column + 0.5) * wide, (row + 0.5) * high)
-            box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.85, "linewidth": 0}
-            axes.text(
-                *place,
-                f"{row},{column}",
-                ha="center",
-                va="center",
-                fontsize=9,
-                color=style.ON_COLOUR,
-                bbox=box,
-                in_layout=False,
-            )
+            style.tag(axes, (column + 0.5) * wide, (row + 0.5) * high, f"{row},{column}", 9)
     axes.spines[:].set(visible=True, color="#D55E00", linewidth=3)
     numbers = high * wide * record.channels_in
     text = f"Enlarged: row,column of the token. {sizes(record.patch)} pixels are {plural(numbers, 'number')}"

@@ -108,8 +108,8 @@ def _words(found: Findings) -> dict[str, Any]:
         "exact": {
             "stage": found.block.stage,
             "block": found.block.number,
-            "error": f"{found.exactness.error:.0e}",
-            "unmasked": f"{found.exactness.error_without_mask:.0e}",
+            "error": f"{found.exactness.error:.1g}",
+            "unmasked": f"{found.exactness.error_without_mask:.1g}",
         },
         "continuous": found.continuous,
         "cost": {

@@ -213,18 +213,7 @@ def _numbers(axes: Axes, labels: Ints, token: PerAxis, layout: style.Layout) -> 
         if room < 8:
             continue
         y, x = ((int(at.min()) + int(at.max()) + 1) / 2 * t for at, t in zip(places, token))
-        box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
-        axes.text(
-            x,
-            y,
-            str(label),
-            ha="center",
-            va="center",
-            fontsize=min(13, 0.7 * room),
-            bbox=box,
-            color=style.ON_COLOUR,
-            in_layout=False,
-        )
+        style.tag(axes, x, y, str(label), min(13, 0.7 * room))
 
 
 def _rolled(axes: Axes, stage: Stage, g: Geometry, found: tuple[Kind, ...], layout: style.Layout) -> None:
@@ -238,18 +227,7 @@ def _rolled(axes: Axes, stage: Stage, g: Geometry, found: tuple[Kind, ...], layo
         places = kind.windows if room >= 12 else kind.windows[len(kind.windows) // 2 :][:1]
         for place in places:
             row, column = divmod(place, g.windows[1])
-            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
-            at = ((column + 0.5) * side[1], (row + 0.5) * side[0])
-            axes.text(
-                *at,
-                letter,
-                ha="center",
-                va="center",
-                fontsize=min(13, max(8, 0.4 * room)),
-                bbox=box,
-                color=style.ON_COLOUR,
-                in_layout=False,
-            )
+            style.tag(axes, (column + 0.5) * side[1], (row + 0.5) * side[0], letter, min(13, max(8, 0.4 * room)))
     if any(g.shift):
         text = f"After rolling {g.shift[0]} up and {g.shift[1]} left: computed windows and their kind of mask"
     else:
@@ -287,6 +265,8 @@ def _masks(figure: Figure, found: tuple[Kind, ...], across: int, down: int) -> N
     inches = style.WIDTH / across - 0.4
     for i, (letter, kind) in enumerate(zip("ABCDEFGHI", found)):
         small, large = axes[i // across * 2 : i // across * 2 + 2, i % across]
+        small.set_gid(letter)
+        large.set_gid(letter)  # one panel of a page
         style.show_labels(small, kind.labels, (1, 1))
         style.hatch(small, kind.labels == PADDING, (1, 1))
         cells = np.arange(kind.labels.size).reshape(kind.labels.shape)

@@ -258,6 +258,12 @@ def heading(axes: Axes, text: str, inches: float, size: float = 11.5) -> None:
     axes.set_title(wrap(text, inches, size), fontsize=size, color=INK)
 
 
+def tag(axes: Axes, x: float, y: float, text: str, size: float) -> None:
+    """Writes a few letters of a size in points on a picture, on a pale ground."""
+    ground = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
+    axes.text(x, y, text, ha="center", va="center", fontsize=size, color=ON_COLOUR, bbox=ground, in_layout=False)
+
+
 def sentence(axes: Axes, text: str, inches: float) -> None:
     """Fills a panel with a sentence instead of a picture."""
     axes.set_axis_off()

@@ -6,6 +6,7 @@ const $ = (id) => document.getElementById(id);
 const REGIONS = ["", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#F0E442", "#5A5A5A", ""];
 const PADDING = 9;
 let bytes; // all arrays, one after the other
+let grey; // the photo, dark and without colours
 
 // The values of an array from live_data, as bytes.
 const values = (place) => bytes.subarray(place.at, place.at + place.shape.reduce((a, b) => a * b, 1));
@@ -115,12 +116,23 @@ function prepare(canvas, height, width) {
   return draw;
 }
 
-// A map of tokens over the greyed image; the same mixing as swindow.explain.looking.overlay.
+// The photo as a canvas of its pixels, dark and without colours, for maps to stand out on.
+function greyed(photo) {
+  const [height, width] = DATA.image, canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  const draw = canvas.getContext("2d");
+  draw.drawImage(photo, 0, 0, width, height);
+  const picture = draw.getImageData(0, 0, width, height), p = picture.data;
+  for (let i = 0; i < p.length; i += 4) p.fill((0.55 * (p[i] + p[i + 1] + p[i + 2])) / 3, i, i + 3);
+  draw.putImageData(picture, 0, 0);
+  return canvas;
+}
+
+// A map of tokens over the greyed photo; the same mixing as swindow.explain.looking.overlay.
 function overlay(draw, map, b, palette) {
   const [height, width] = DATA.image;
-  draw.filter = "grayscale(1) brightness(0.55)";
-  draw.drawImage($("photo"), 0, 0, width, height);
-  draw.filter = "none";
+  draw.drawImage(grey, 0, 0);
   const top = Math.max(...map) || 1;
   map.forEach((value, t) => {
     if (!value) return;
@@ -307,9 +319,13 @@ function startAttention() {
 (async () => {
   bytes = await unpack(DATA.pack);
   await $("photo").decode();
+  grey = greyed($("photo"));
   startShift();
   startIndex();
   startBias();
   startAttention();
   document.documentElement.dataset.ready = "yes";
-})();
+})().catch((error) => {
+  for (const output of document.querySelectorAll("output"))
+    output.textContent = `this part needs a newer browser (${error}); the figures below do not`;
+});
