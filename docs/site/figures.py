@@ -27,11 +27,12 @@ RUN = Path("runs/docs")
 def main() -> None:
     torch.manual_seed(0)
     photo = Image.open(io.BytesIO((importlib.resources.files("sklearn.datasets.images") / "china.jpg").read_bytes()))
-    drawn = of("swin_tiny", swindow.create("swin_tiny").eval(), photo, False, ("01", "02", "03", "04", "05", "07"))
+    chosen = ("01", "02", "03", "04", "05a", "06d", "07")
+    drawn = of("swin_tiny", swindow.create("swin_tiny").eval(), photo, False, chosen)
     v2 = swindow.create("swinv2_tiny_w8").eval()
-    drawn += of("swinv2", v2, photo, False, ("05b_log_spaced",))
+    drawn += of("swinv2", v2, photo, False, ("05b",))
     trained, digit = reader(), data.digits().held_out.read(4)
-    drawn += of("digits", trained, digit, True, ("05c_relative_position_bias", "06"))
+    drawn += of("digits", trained, digit, True, ("05c", "06a", "06b", "06c"))
     for name in drawn:
         print(name)
 

@@ -130,7 +130,7 @@ def _dress(axes: Axes, name: str) -> None:
 
 def _scale(figure: Figure, shown: object, axes: Axes) -> Axes:
     """Puts the scale of a picture beside its panel, as a part of that."""
-    bar = figure.colorbar(shown, ax=axes, shrink=0.8, aspect=30)  # type: ignore[arg-type]
+    bar = figure.colorbar(shown, ax=axes, shrink=0.6, aspect=25)  # type: ignore[arg-type]
     bar.ax.tick_params(labelsize=9)
     for part in (axes, bar.ax):
         part.set_gid(axes.get_title())
