@@ -375,7 +375,7 @@ def test_bad_requests_are_refused():
         explain.receptive_field(model, (x[0] * 9).byte(), (0, 0))
 
 
-def test_the_page_gets_the_attention_and_as_much_as_fits(monkeypatch):
+def test_the_page_gets_the_attention_and_as_much_as_fits():
     model = model_of()
     seen = look(model, torch.randn(1, 3, 20, 30))
     for block in seen.blocks:
@@ -386,11 +386,9 @@ def test_the_page_gets_the_attention_and_as_much_as_fits(monkeypatch):
         assert live._attention(block, "mean").shape == (1, *exact.shape[1:])
     sizes = {b.name: math.prod(b.geometry.windows) * math.prod(b.geometry.window) ** 2 for b in seen.blocks}
     every = sum(n * seen.block(name).module.num_heads for name, n in sizes.items())
-    assert set(live._kept(seen.blocks).values()) == {"heads"}
-    monkeypatch.setattr(live, "BUDGET", every - 1)
-    assert list(live._kept(seen.blocks).values()).count("heads") < 4
-    monkeypatch.setattr(live, "BUDGET", sizes["stages.1.blocks.1"] + 1)
-    kept = live._kept(seen.blocks)
+    assert set(live._kept(seen.blocks, every).values()) == {"heads"}
+    assert list(live._kept(seen.blocks, every - 1).values()).count("heads") < 4
+    kept = live._kept(seen.blocks, sizes["stages.1.blocks.1"] + 1)
     assert [kept[block.name] for block in seen.blocks] == ["", "", "", "mean"]
 
 

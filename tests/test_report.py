@@ -209,6 +209,16 @@ def test_controls_change_what_is_shown(tab):
     assert tab.locator("#attention-says").inner_text() != said
 
 
+def test_blocks_too_large_for_the_page_are_left_out(tab):
+    said = tab.locator("#attention-says")
+    tab.evaluate("(DATA.blocks[0].attention = DATA.blocks[1].attention = null, drawAttention())")
+    assert "too large for this page" in said.inner_text()  # the second block is shown first
+    tab.locator("#mode").select_option("rollout")
+    assert "too large for this page" in said.inner_text()
+    tab.locator("#block").fill("3")
+    assert "back to stage 2, block 1; largest weight 0." in said.inner_text()
+
+
 def test_the_slider_rolls_the_image_by_the_shift(tab, written):
     before = pixels(tab, "shift")
     most = int(tab.locator("#shift-by").get_attribute("max"))

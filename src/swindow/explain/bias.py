@@ -79,7 +79,7 @@ def position_bias_figure(pictures: Floats, where: str, trained: bool) -> Figure:
     down = math.ceil(heads / across)
     state = "" if trained else ", untrained"
     title = f"Relative position bias of {where}{state}: {plural(heads, 'head')}, {plural(high * wide, 'offset')}"
-    source = "swindow.models.RelativePositionBias"
+    source = "swindow.models.position_bias"
     caption = (
         "What is added to the similarity of a query and a key that lies so many rows and columns before it. "
         "The centre is the token itself."

@@ -16,8 +16,6 @@ from ..windows import Geometry
 from .capturing import BlockRecord, Capture
 from .geometry import Record, bias_pictures, label_map
 
-BUDGET = 6_000_000  # bytes of attention, one each; then heads are averaged, then the first blocks left out
-
 
 class Pack:
     """Arrays of bytes, one after the other."""
@@ -37,17 +35,19 @@ class Pack:
         return base64.b64encode(gzip.compress(b"".join(self._parts), mtime=0)).decode()
 
 
-def live_data(seen: Capture, record: Record) -> dict[str, Any]:
+def live_data(seen: Capture, record: Record, budget: int) -> dict[str, Any]:
     """Returns JSON values for the page: ``blocks``, ``stages``, ``colours``, and ``pack``, the arrays they point to.
 
     Args:
         seen: what ``capture`` recorded of a model for images; the first image counts.
         record: the same from ``geometry.recorded``.
+        budget: bytes of attention before compression. Where all heads of all blocks are more, heads are averaged, then
+            blocks left out, the first ones first.
     """
     from matplotlib import colormaps
 
     pack = Pack()
-    kept = _kept(seen.blocks)
+    kept = _kept(seen.blocks, budget)
     blocks = []
     for block in seen.blocks:
         bias = bias_pictures(cast(SwinBlock, seen.model.get_submodule(block.name)))
@@ -71,9 +71,9 @@ def live_data(seen: Capture, record: Record) -> dict[str, Any]:
     return {"blocks": blocks, "stages": stages, "colours": colours, "pack": pack.text()}
 
 
-def _kept(blocks: list[BlockRecord]) -> dict[str, str]:
+def _kept(blocks: list[BlockRecord], budget: int) -> dict[str, str]:
     """What of each block's attention is kept, from the last block on: ``"heads"``, ``"mean"``, or ``""``, nothing."""
-    left, kept = BUDGET, {}
+    left, kept = budget, {}
     means = sum(math.prod(b.geometry.windows) * math.prod(b.geometry.window) ** 2 for b in blocks)
     for block in reversed(blocks):
         mean = math.prod(block.geometry.windows) * math.prod(block.geometry.window) ** 2

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PHOTO = 20_000  # bytes; larger pictures without transparency become JPEGs
-_SIDE = 800  # pixels; and are made smaller than this
+_PHOTO = 20_000  # bytes; larger pictures are made smaller, and become JPEGs where they have no transparency
+_SIDE = 800  # pixels, at most
+_DENSE = 2  # pixels of a picture per pixel on the page, at most: what sharp screens show
 _QUALITY = 85
 _SCALE = 1.2  # pixels on the page per point of the figure, so that panels fit side by side as they do there
 _SMALL = 200  # pixels on the page; of panels below that, a phone shows two side by side
@@ -54,7 +55,7 @@ def svg_panels(figure: Figure, name: str) -> list[str]:
 
 def jpeg(picture: Pixels) -> str:
     """Returns an image (H, W, 3) as a data address, JPEG, its sides at most 800 pixels."""
-    return _address(Image.fromarray(picture))
+    return _smaller(Image.fromarray(picture), _SIDE)
 
 
 def _panels(figure: Figure) -> list[list[Axes]]:
@@ -98,26 +99,31 @@ def _svg(figure: Figure, panel: list[Axes], prefix: str) -> str:
     svg = re.sub(r' id="', f' id="{prefix}', svg)
     svg = re.sub(r"url\(#", f"url(#{prefix}", svg)
     svg = re.sub(r'href="#', f'href="#{prefix}', svg)
-    svg = re.sub(r'href="data:image/png;base64,\s*([^"]+)"', lambda m: f'href="{_lighter(m[1])}"', svg)
     width = round(_SCALE * box.width)
+    side = min(_SIDE, _DENSE * width)
+    svg = re.sub(r'href="data:image/png;base64,\s*([^"]+)"', lambda m: f'href="{_lighter(m[1], side)}"', svg)
     size = ' class="small"' if width < _SMALL else ""
     return f'<svg{size} aria-hidden="true" viewBox="{seen}" style="width:{width}px">' + svg.replace(INK, "var(--ink)")
 
 
-def _lighter(png: str) -> str:
-    """A picture's data address, smaller where it is a photo."""
+def _lighter(png: str, side: int) -> str:
+    """A picture's data address, smaller where it is large; ``side`` is the longest that is of use."""
     data = base64.b64decode(png)
-    picture = Image.open(io.BytesIO(data))
-    opaque = picture.mode == "RGB" or int(np.asarray(picture.convert("RGBA"))[..., 3].min()) == 255
-    if len(data) < _PHOTO or not opaque:
-        return f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    return _address(picture)
+    return _smaller(Image.open(io.BytesIO(data)), side) if len(data) >= _PHOTO else _address("png", data)
 
 
-def _address(picture: Image.Image) -> str:
-    picture = picture.convert("RGB")
-    if max(picture.size) > _SIDE:
-        picture.thumbnail((_SIDE, _SIDE))
+def _smaller(picture: Image.Image, side: int) -> str:
+    """A picture's data address, its sides at most ``side`` pixels."""
+    picture = picture.convert("RGBA")  # from a palette, too
+    if max(picture.size) > side:
+        picture.thumbnail((side, side))
     written = io.BytesIO()
-    picture.save(written, "JPEG", quality=_QUALITY, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(written.getvalue()).decode()}"
+    if int(np.asarray(picture)[..., 3].min()) < 255:
+        picture.save(written, "PNG", optimize=True)
+        return _address("png", written.getvalue())
+    picture.convert("RGB").save(written, "JPEG", quality=_QUALITY, subsampling=0)
+    return _address("jpeg", written.getvalue())
+
+
+def _address(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -32,6 +32,9 @@ CHAPTERS = (
 )
 
 
+_LARGEST = 9_000_000  # bytes of figures and attention together, so that a page stays below 10 MB
+
+
 class Shown(NamedTuple):
     """A figure on the page: its panels as SVG, and its words."""
 
@@ -63,7 +66,9 @@ def page(found: Findings, name: str, image_name: str, on_figure: Callable[[str, 
         on_figure(key, figure)
         figures[key] = _shown(figure, key)
     template = Environment(autoescape=True, trim_blocks=True).from_string(_part("report.html"))
-    parts = {"css": _part("report.css"), "js": _part("report.js"), "data": _json(_data(found))}
+    used = sum(len(panel) for figure in figures.values() for panel in figure.panels)
+    data = _data(found, budget=max(0, (_LARGEST - used) * 3 // 4))  # base64 makes four letters of three bytes
+    parts = {"css": _part("report.css"), "js": _part("report.js"), "data": _json(data)}
     words = _words(found) | {"name": name, "image_name": image_name, "chapters": CHAPTERS}
     return template.render(figures=figures, **words, **parts)
 
@@ -75,11 +80,12 @@ def _shown(figure: Figure, key: str) -> Shown:
     return Shown(svg_panels(figure, key), title, caption, alt)
 
 
-def _data(found: Findings) -> dict[str, Any]:
+def _data(found: Findings, budget: int) -> dict[str, Any]:
     """What the page's script reads."""
     window = found.block.geometry.window
     small = [min(w, SMALL) for w in window]
-    return live_data(found.seen, found.record) | {"image": found.record.image, "pixel": found.pixel, "small": small}
+    more = {"image": found.record.image, "pixel": found.pixel, "small": small}
+    return live_data(found.seen, found.record, budget) | more
 
 
 def _words(found: Findings) -> dict[str, Any]:

@@ -66,7 +66,8 @@ function attention(b, head, token) {
   return map;
 }
 
-// Where a token has its information from, through all blocks up to one: one number per token of the first block's grid.
+// Where a token has its information from, through all blocks up to one: one number per token of the first block's grid,
+// and that block. Where the first blocks are too large for the page, it ends at the first that is not.
 function rollout(upTo, token) {
   const blocks = DATA.blocks.slice(0, upTo + 1).filter((b) => b.attention);
   let above = blocks[blocks.length - 1];
@@ -133,7 +134,7 @@ function greyed(photo) {
 function overlay(draw, map, b, palette) {
   const [height, width] = DATA.image;
   draw.drawImage(grey, 0, 0);
-  const top = Math.max(...map) || 1;
+  const top = map.reduce((a, v) => Math.max(a, v), 0) || 1;
   map.forEach((value, t) => {
     if (!value) return;
     const share = value / top, [r, g, blue] = palette[Math.round(255 * share)];
@@ -267,9 +268,10 @@ function drawAttention() {
   const { block, b, token, head } = chosen(), [height, width] = DATA.image;
   const draw = prepare($("attention"), height, width), rolls = $("mode").value === "rollout";
   let map = null, of = b;
-  if (rolls) [map, of] = rollout(block, token);
+  if (b.attention && rolls) [map, of] = rollout(block, token);
   else if (b.attention) map = attention(b, head, token);
   if (map) overlay(draw, map, of, DATA.colours.inferno);
+  else draw.drawImage(grey, 0, 0);
   const [window] = placeOf(b, ...token), kind = b.shift.some(Boolean) ? "SW-MSA" : "W-MSA";
   if (!rolls)
     for (const [r, c] of tokensOf(b, window))
@@ -278,8 +280,10 @@ function drawAttention() {
   const heads = b.attention ? b.attention.shape[0] : 0;
   $("head").disabled = rolls || heads < 2;
   const where = `row ${pixel[0]}, column ${pixel[1]} = token (${token}) of stage ${b.stage}, block ${b.number} (${kind})`;
-  const top = map ? Math.max(...map) : 0;
-  $("attention-says").textContent = map ? `${where}; largest weight ${top.toFixed(3)}` : `${where}: too large for this page`;
+  const back = of === DATA.blocks[0] || !rolls ? "" : ` back to stage ${of.stage}, block ${of.number}`;
+  $("attention-says").textContent = map
+    ? `${where}${back}; largest weight ${map.reduce((a, v) => Math.max(a, v), 0).toFixed(3)}`
+    : `${where}: its attention is too large for this page`;
 }
 
 function fillHeads() {
