@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
+
+from swindow.explain import measure_cost
 
 SHARED = Path(__file__).parents[2] / "shared"  # beside the repository, never part of it
 
@@ -21,6 +24,14 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_costs():
+    """Pages measure cost at as few sizes as they can; that it is measured well has a test of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("swindow.explain.findings.measure_cost", functools.partial(measure_cost, seconds=0.0))
+        yield
 
 
 @pytest.fixture(scope="session")

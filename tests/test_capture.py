@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import definition
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 from peers import peer
 
 import swindow
-from swindow import explain, kernels
+from swindow import caching, explain, kernels
 from swindow.config import SwinConfig
 from swindow.errors import InputError
 from swindow.explain import cost, gradients, live
 from swindow.explain.attention import on_pixels
+from swindow.explain.findings import Findings
+from swindow.explain.hierarchy import extent
 from swindow.models import SwinTransformer
 
 SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "num_classes": 5, "patch_size": 2, "window_size": 4}
@@ -334,6 +337,12 @@ def test_memory_grows_linearly_with_windows_and_with_the_square_without():
     assert [p.side for p in costs.windowed][:3] == [56, 112, 224]
 
 
+def test_cost_leaves_nothing_behind():
+    explain.measure_cost(SwinConfig(embed_dim=8, num_heads=(1, 1, 1, 1), window_size=24), seconds=0.0)
+    assert [cached.cache_info().currsize for cached in caching._caches] == [0] * len(caching._caches)
+    assert caching._caches
+
+
 def test_fits():
     points = [cost.Point(side, 3e-6 * side**4, 5 * side**2) for side in (8, 16, 32)]
     assert cost.exponent(points, "seconds") == pytest.approx(2)
@@ -365,6 +374,11 @@ def test_bad_requests_are_refused():
         pass
     with pytest.raises(InputError, match="5 classes"):
         explain.grad_cam(model, x[0], target=5)
+    with pytest.raises(InputError, match="image 1"):
+        explain.rollout(seen, image=1)
+    assert seen.block(np.int64(1)) is seen.blocks[1]
+    with pytest.raises(InputError, match="does not depend"):
+        explain.grad_cam(model_of(final_merge=True), x[0], layer="stages.1.merge")
     with pytest.raises(InputError, match="0 classes"):
         explain.grad_cam(model_of(num_classes=0), x[0])
     with pytest.raises(InputError, match="no map"):
@@ -399,3 +413,29 @@ def test_swin_tiny_sees_at_224():
     assert maps.shape == (12, 224, 224)
     np.testing.assert_allclose(maps[:, ::16, ::16].sum((1, 2)), 1, rtol=1e-5)
     assert explain.attention_maps(seen, (0, 0)).shape == (24, 224, 224)
+
+
+def test_half_precision_reaches_as_far():
+    model, image = model_of(), torch.randn(3, 24, 40)
+    found = explain.receptive_field(model, image, (9, 20))
+    half = explain.receptive_field(copy.deepcopy(model).half(), image, (9, 20))
+    assert {name: np.count_nonzero(x) for name, x in half.items()} == {n: np.count_nonzero(x) for n, x in found.items()}
+
+
+def test_what_is_frozen_stays_so_and_nothing_else():
+    model = model_of(frozen_stages=1).requires_grad_(True).train()
+    before = [(p.requires_grad, m.training) for m in model.modules() for p in m.parameters(recurse=False)]
+    explain.grad_cam(model, torch.randn(3, 16, 16))
+    assert [(p.requires_grad, m.training) for m in model.modules() for p in m.parameters(recurse=False)] == before
+
+
+def test_fields_of_an_untrained_swinv2_are_those_of_an_open_one():
+    """Its residual branches start at 0, so by its own weights a token would depend on its patch only."""
+    closed = swindow.create("swin_nano", embed_dim=8, num_heads=(1, 2, 4), num_classes=3, **definition.V2).eval()
+    image, display = torch.rand(3, 40, 36), np.zeros((40, 36, 3), np.uint8)
+    before = {name: x.clone() for name, x in closed.state_dict().items()}
+    found = Findings(closed, image, display, trained=False).fields
+    assert all(torch.equal(x, before[name]) for name, x in closed.state_dict().items())
+    opened = Findings(definition.randomise(closed).eval(), image, display, trained=True).fields
+    assert {name: extent(x) for name, x in found.items()} == {name: extent(x) for name, x in opened.items()}
+    assert extent(found["stages.2.blocks.1"]) > extent(found["patch_embed"])

@@ -86,14 +86,22 @@ def test_explain_a_checkpoint_and_a_variant(run, checkpoint, picture, tmp_path):
     assert sorted(map(str, (tmp_path / "one").iterdir())) == found["pictures"]
     assert found["page"] is None
     page = tmp_path / "two" / "page.html"
-    status, output, _ = run("explain", "swin_nano", picture, "--out", page, "--size", 64, "--pixel", 3, 60, "--json")
+    status, output, _ = run(
+        "explain", "swin_nano", picture, "--out", page, "--size", 64, "--pixel", 3, 60, "--target", 5, "--json"
+    )
     assert "untrained" in output
     found = json.loads(output.splitlines()[-1])
     assert (found["trained"], found["page"], found["pictures"]) == (False, str(page), [])
     assert '"pixel":[3,60]' in page.read_text()
+    assert "what speaks for class 5 (" in page.read_text()
     status, _, error = run("explain", "swin_nano", picture, "--out", page, "--size", 64, "--pixel", 64, 0)
     assert status == 1
     assert "inside the image" in error
+    wrong = [("target", "1000", 1, "1000 classes"), ("target", "cat", 2, "a number"), ("out", "a.png", 2, "a page")]
+    for option, value, expected, says in wrong:
+        status, _, error = run("explain", "swin_nano", picture, f"--{option}", value)
+        assert status == expected
+        assert says in error
 
 
 def test_variants_lists_every_name(run):

@@ -18,8 +18,9 @@ from swindow import explain, windows
 from swindow.checkpoints import describing
 from swindow.config import SwinConfig
 from swindow.errors import ConfigError, InputError, OutputError
-from swindow.explain import geometry, style
+from swindow.explain import geometry, hierarchy, style
 from swindow.explain.cost import Point
+from swindow.explain.findings import Findings
 from swindow.explain.hierarchy import merging_order
 from swindow.models import SwinTransformer
 from swindow.windows import SizeRule, resolve
@@ -311,6 +312,9 @@ ODD = {
     "one shifted window": (30, 30, {"shift_single": True, "mask_padding": False}),
     "window of one": (32, 32, {"window_size": 1}),
     "one block": (32, 32, {"depths": (1, 1, 1)}),
+    "pixels left out": (35, 43, {"patch_remainder": "drop"}),
+    "more left out than padded": (33, 33, {"patch_remainder": "drop", "patch_size": 4, "window_size": 4}),
+    "other windows on each axis": (16, 40, {"window_size": ((4, 1), (4, 1), (4, 1))}),
 }
 
 
@@ -343,6 +347,10 @@ def test_the_pictures_are_of_a_stage_that_shifts_if_there_is_one(fields):
         ({"window_size": 1}, "one token"),
         ({"window_size": 16}, "one window covers the map"),
         ({"shrink": "min", "window_size": 12}, "narrowed"),
+        (
+            {"window_size": ((16, 1),) * 3},
+            "Rows are not shifted: one window covers that axis. Columns are not shifted: a window",
+        ),
     ],
 )
 def test_a_stage_that_shifts_nothing_says_why(fields, reason):
@@ -352,6 +360,30 @@ def test_a_stage_that_shifts_nothing_says_why(fields, reason):
     assert "nothing is shifted" in figure.get_suptitle()
     assert reason in " ".join(words.split())
     assert "nothing is shifted" in explain.shift_figure(record.stages[0], display).get_suptitle()
+
+
+def test_receptive_fields_of_the_hierarchy_are_those_of_the_middle():
+    model, shown = nano(), pair(64, 64)
+    middle, corner = (Findings(model, *shown, True, pixel) for pixel in (None, (0, 0)))
+    assert [level.field for level in corner.levels] == [level.field for level in middle.levels]
+    assert corner.fields["stages.0.blocks.1"].shape == (64, 64)
+    assert not np.array_equal(corner.fields["stages.0.blocks.1"], middle.fields["stages.0.blocks.1"])
+
+
+@pytest.mark.parametrize("name", ["$x_$", "$5 to $10 bill"])
+def test_class_names_are_no_mathematics(name):
+    model = nano(num_classes=1)
+    model.metadata["class_names"] = [name]
+    figure = Findings(model, *pair(16, 16), True).figures()["06c_grad_cam"]()
+    figure.draw_without_rendering()
+    assert name in figure.get_suptitle()
+
+
+def test_a_model_that_diverged_is_refused():
+    model = nano()
+    torch.nn.init.constant_(model.stages[2].blocks[1].mlp.fc2.bias, math.nan)
+    with pytest.raises(InputError, match="not finite"):
+        Findings(model, *pair(16, 16), True)
 
 
 def test_explain_writes_every_picture(tmp_path):
@@ -433,3 +465,30 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ConfigError, match=r"pip install 'swindow\[explain\]'"):
         explain.patch_figure(record, display)
+
+
+def as_seen(colour, by):
+    """CIELAB of a colour as a kind of eye sees it: Machado et al. 2009, table 1, severity 1, on linear RGB."""
+    encoded = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    xyz = np.array(to_xyz) @ np.clip(np.array(by) @ linear, 0, 1) / (0.95047, 1, 1.08883)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        np.eye(3),
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    ],
+    ids=["usual", "protanopia", "deuteranopia", "tritanopia"],
+)
+def test_colours_are_told_apart_by_colour_blind_eyes(by):
+    """A difference of 2.3 can just be noticed; padding, the tenth colour, is hatched."""
+    for colours in (style.REGIONS[:-1], style.MASK, hierarchy._ORDER):
+        seen = [as_seen(colour, by) for colour in colours]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 15

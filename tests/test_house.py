@@ -1,19 +1,41 @@
-"""The rules of the house that a machine can check: arrows, and the names that users import."""
+"""The rules of the house that a machine can check: arrows, the names that users import, the code that they copy."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 import types
 from pathlib import Path
 
 import pytest
+import torch
+from peers import peer
 
 import swindow
 
 ROOT = Path(__file__).parents[1]
+CHAPTERS = sorted(path.stem for path in (ROOT / "docs" / "site" / "en").glob("*.md"))
+
+
+def code_of(language, chapter):
+    text = (ROOT / "docs" / "site" / language / f"{chapter}.md").read_text(encoding="utf-8")
+    return "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_code_of_the_tutorial_runs(chapter, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = code_of("en", chapter)
+    if "pytorch_grad_cam" in code:
+        peer("pytorch_grad_cam")
+    names = {"i": torch.arange(14), "g": 14, "w": 7, "s": 3}
+    exec(compile(code, chapter, "exec"), names)
+    assert names.get("label", torch.tensor([0] * 7 + [1] * 4 + [2] * 3)).tolist() == [0] * 7 + [1] * 4 + [2] * 3
+    without_comments = [re.sub("#.*", "", code_of(language, chapter)) for language in ("en", "zh")]
+    assert without_comments[0] == without_comments[1]
 
 
 def test_arrows_point_one_way():

@@ -14,14 +14,16 @@ from PIL import Image
 
 import swindow
 from swindow import explain
-from swindow.explain import panels
+from swindow.explain import panels, report
 from swindow.explain.findings import Findings
 
-SIZES = {"v1": (32, 48), "v2": (30, 26)}
+SIZES = {"v1": (32, 48), "v2": (31, 27)}
 
 
-def model_of(kind):
-    fields = {"embed_dim": 8, "num_heads": (1, 2, 4), "num_classes": 7, **(definition.V2 if kind == "v2" else {})}
+def model_of(kind, **fields):
+    fields = {"embed_dim": 8, "num_heads": (1, 2, 4), "num_classes": 7, **fields}
+    fields |= definition.V2 if kind == "v2" else {}
+    fields |= {"mask_padding": False, "patch_remainder": "drop"} if kind == "v2" else {}
     return definition.randomise(swindow.create("swin_nano", **fields)).eval()
 
 
@@ -109,11 +111,26 @@ def test_progress_counts_every_picture(written):
     assert len(set(totals)) == 1
 
 
-def test_a_page_of_an_untrained_model_says_so(tmp_path):
-    found = Findings(model_of("v1"), *pair(8, 8), trained=False)
-    text = explain.page(found, "swin_nano", "x.png", lambda *_: None)
+def test_a_page_of_one_untrained_block():
+    """It has nothing that shifts and nothing that merges, and a backbone has no classes."""
+    model = swindow.create("swin_nano", embed_dim=8, depths=(1,), num_heads=(1,), num_classes=0).eval()
+    text = explain.page(Findings(model, *pair(8, 8), trained=False), "swin_nano", "x.png", lambda *_: None)
     assert "Untrained." in text
     assert "It says:" not in text
+    assert "No stage shifts here." in text
+    assert 'id="02b_merging"' not in text
+    assert 'id="06c_grad_cam"' not in text
+
+
+def test_words_fit_models_that_merge_one_axis_and_maps_that_are_padded():
+    model = swindow.create("swin_nano", embed_dim=8, num_heads=(1, 2, 4), merge_axes=(1,), window_size=7).eval()
+    found = Findings(model, *pair(64, 128), trained=True)
+    assert report._merging(found) == {"step": "1x2", "halved": "columns", "order": "00, 01", "wrong": ""}
+    assert report._mask_words(found).startswith("Only windows at the bottom and right, or with padding, need one: in")
+
+
+def test_a_single_class_has_no_probability():
+    assert report._words(Findings(model_of("v1", num_classes=1), *pair(16, 16), True))["says"] == ""
 
 
 def test_photos_become_small_and_keep_their_look():
@@ -180,14 +197,15 @@ def test_a_click_moves_the_overlay_and_shows_the_models_attention(tab, written):
         token = [p // t for p, t in zip(at, block.token)]
         heads = block.module.num_heads
         shown = tab.evaluate(f"attention(DATA.blocks[{i}], {heads - 1}, {token})")
-        every = tuple(slice(None, None, t) for t in block.token)
+        every = tuple(slice(0, n * t, t) for n, t in zip(block.geometry.grid, block.token))
         expected = explain.attention_maps(seen, at, block.name)[heads - 1][every].ravel()
         np.testing.assert_allclose(list(shown.values()) if isinstance(shown, dict) else shown, expected, atol=0.01)
         flow, of = tab.evaluate(
             f"(() => {{ const [f, b] = rollout({i}, {token}); return [Array.from(f), b.name]; }})()"
         )
         assert of == "stages.0.blocks.0"
-        patches = tuple(slice(None, None, p) for p in model.config.patch_size)
+        first = seen.blocks[0]
+        patches = tuple(slice(0, n * t, t) for n, t in zip(first.geometry.grid, first.token))
         np.testing.assert_allclose(flow, explain.rollout(seen, at, block.name)[patches].ravel(), atol=0.01)
 
 

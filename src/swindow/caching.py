@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 Made = TypeVar("Made")
+_caches: list[functools._lru_cache_wrapper[Any]] = []
 
 
 def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
@@ -20,6 +21,7 @@ def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
     """
     # A tensor made in inference mode could not be saved for backward later.
     cached = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(make))
+    _caches.append(cached)
 
     @functools.wraps(make)
     def get(*sizes: object) -> Made:
@@ -28,6 +30,12 @@ def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
         return cached(*sizes)
 
     return get
+
+
+def forget() -> None:
+    """Frees what is remembered; it is made anew when it is needed."""
+    for cached in _caches:
+        cached.cache_clear()
 
 
 def known(sizes: Sequence[int]) -> bool:

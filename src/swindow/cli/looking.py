@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from ..console import steps
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, nearest
 from .shared import Checkpoint, complain, console, load_or_create, put_json, say
 
 
@@ -53,6 +53,7 @@ def explain(
     out: Path = Path("runs/explain.html"),
     size: int | None = None,
     pixel: tuple[int, int] | None = None,
+    target: str | None = None,
     png: bool = False,
     json: bool = False,
 ) -> int:
@@ -64,6 +65,7 @@ def explain(
         out: a file ending in .html: one page that needs no network; else a folder for the pictures as PNGs.
         size: side of the image in pixels; by default what the checkpoint was made for.
         pixel: row and column from which attention is shown first; by default the middle.
+        target: class that Grad-CAM explains, by name or number from 0; by default the likeliest.
         png: write the pictures as PNGs too, into a folder beside the page.
         json: print the result as one JSON object on the last line.
     """
@@ -80,9 +82,21 @@ def explain(
         how = dataclasses.replace(how, size=(size, size))
     shown = images.fit(images.read(image), how)
     tensor, display = images.to_tensor(shown, how), np.asarray(shown.convert("RGB"))
+    chosen = None if target is None else _class_number(target, model.metadata.get("class_names") or [])
     names = (Path(checkpoint).name, Path(image).name)
     with steps(console(), "drawing") as step:
-        paths = draw(model, tensor, display, out, trained=trained, pixel=pixel, png=png, names=names, on_progress=step)
+        paths = draw(
+            model,
+            tensor,
+            display,
+            out,
+            trained=trained,
+            pixel=pixel,
+            target=chosen,
+            png=png,
+            names=names,
+            on_progress=step,
+        )
     for path in paths:
         say(str(path))
     if json:
@@ -90,3 +104,12 @@ def explain(
         written = {"page": str(page[0]) if page else None, "pictures": [str(path) for path in pictures]}
         put_json({"trained": trained, **written})
     return 0
+
+
+def _class_number(target: str, names: list[str]) -> int:
+    """The number of a class that was given by its name or its number."""
+    if target in names:
+        return names.index(target)
+    if not target.isdecimal():
+        raise ConfigError(f"explain: got class {target!r}{nearest(target, names)}, expected a name or a number from 0")
+    return int(target)

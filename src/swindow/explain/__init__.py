@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..errors import OutputError
+from ..errors import ConfigError, OutputError
 from ..models import SwinTransformer
 from .attention import attention_maps, rollout
 from .bias import log_spaced_figure, position_bias_figure, position_index_figure
@@ -89,6 +89,7 @@ def explain(
     *,
     trained: bool,
     pixel: Sequence[int] | None = None,
+    target: int | None = None,
     png: bool = False,
     names: tuple[str, str] = ("this model", "this image"),
     on_progress: Callable[[str, int, int], None] | None = None,
@@ -104,6 +105,7 @@ def explain(
         out: a file ending in ``.html``: the page; else a directory for the PNGs. Made where it is absent.
         trained: whether the weights have been trained; if not, pictures and page say so.
         pixel: row and column that attention and receptive fields are shown from; by default the middle.
+        target: the class, from 0, that Grad-CAM explains; by default the likeliest.
         png: whether to write the PNGs too, beside the page, into a directory of its name.
         names: of the model and of the image, for people.
         on_progress: called with the name of every picture, how many are done with it, and how many there are.
@@ -113,11 +115,14 @@ def explain(
 
     Raises:
         InputError: the model is not one for images, ``image`` or ``display`` has the wrong shape or type, or there is
-            no such pixel.
-        ConfigError: matplotlib or jinja2 is not installed.
+            no such pixel or class.
+        ConfigError: ``out`` ends like a single picture; matplotlib or jinja2 is not installed.
         OutputError: something could not be written.
     """
-    found, out = Findings(model, image, display, trained, pixel), Path(out)
+    out = Path(out)
+    if out.suffix.lower() in (".png", ".jpg", ".jpeg", ".svg", ".pdf"):
+        raise ConfigError(f"explain: got {str(out)!r}, expected a page (.html) or a folder, as there are many pictures")
+    found = Findings(model, image, display, trained, pixel, target)
     total, done, paths = len(found.figures()), 0, []
     paged = out.suffix.lower() in (".html", ".htm")
 

@@ -79,6 +79,7 @@ def rollout(
         InputError: nothing was recorded, or there is no such pixel, block or image.
     """
     last = seen.block(block)
+    _check_image(seen, image)
     grid = last.geometry.grid
     flow = torch.full((math.prod(grid),), 1 / math.prod(grid), dtype=torch.float64)
     if pixel is not None:
@@ -107,9 +108,13 @@ def token_at(seen: Capture, record: BlockRecord, pixel: Sequence[int], image: in
         raise InputError(
             f"got pixel {tuple(pixel)}, expected one inside the image of {seen.pixels} pixels, rows first, from 0"
         )
+    _check_image(seen, image)
+    return token
+
+
+def _check_image(seen: Capture, image: int) -> None:
     if not -len(seen.image) <= image < len(seen.image):
         raise InputError(f"got image {image}, but {len(seen.image)} were recorded")
-    return token
 
 
 def on_pixels(values: npt.NDArray[np.generic], token: PerAxis, pixels: PerAxis) -> Floats:
@@ -132,7 +137,7 @@ def on_pixels(values: npt.NDArray[np.generic], token: PerAxis, pixels: PerAxis) 
 def mean_attention(record: BlockRecord, image: int = 0) -> Tensor:
     """Returns a block's attention averaged over heads, (nW, N, N) float64 on the CPU."""
     with torch.no_grad():
-        return record._replace(tokens=record.tokens[[image]]).attention()[0].double().mean(1).cpu()
+        return record._replace(tokens=record.tokens[[image]]).attention()[0].cpu().double().mean(1)
 
 
 def _from_token(record: BlockRecord, token: PerAxis, image: int) -> Floats:
@@ -140,7 +145,7 @@ def _from_token(record: BlockRecord, token: PerAxis, image: int) -> Floats:
     g = record.geometry
     window, query, keys = place(g, token)
     with torch.no_grad():
-        attention = record._replace(tokens=record.tokens[[image]]).attention()[0, window, :, query].double().cpu()
+        attention = record._replace(tokens=record.tokens[[image]]).attention()[0, window, :, query].cpu().double()
     found = torch.zeros(len(attention), math.prod(g.grid) + 1, dtype=torch.float64)  # (h, H*W + padding)
     found.index_add_(1, keys, attention)
     return found[:, :-1].view(-1, *g.grid).numpy()

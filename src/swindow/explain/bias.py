@@ -127,7 +127,7 @@ def log_spaced_figure(block: SwinBlock, where: str, trained: bool) -> Figure:
     _dots(left, columns, spaced, within, "#0072B2", "log-spaced")
     left.set_ylabel("coordinate")
     with torch.no_grad():
-        table = bias_table(bias(double).double().cpu(), double)  # (h, 2M-1, 4M-1)
+        table = bias_table(bias(double).cpu().double(), double)  # (h, 2M-1, 4M-1)
     colours = ("#0072B2", "#D55E00", "#009E73", "#E69F00")
     for head, (values, colour) in enumerate(zip(table[:, double[0] - 1], colours)):
         _dots(right, columns, values, within, colour, f"head {head + 1}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
@@ -98,8 +99,8 @@ class Capture:
         blocks = self.blocks
         if isinstance(which, str) and which in self._blocks:
             return self._blocks[which]
-        if isinstance(which, int) and -len(blocks) <= which < len(blocks):
-            return blocks[which]
+        if not isinstance(which, str) and -len(blocks) <= which < len(blocks):
+            return blocks[operator.index(which)]
         if not blocks:
             raise InputError("capture: no block ran; call the model inside the with block")
         raise InputError(
@@ -160,7 +161,8 @@ def capture(model: SwinTransformer) -> Iterator[Capture]:
 def evaluating(model: SwinTransformer) -> Iterator[None]:
     """Puts a model into evaluation mode inside the ``with`` block (dropout would draw random numbers)."""
     training = [(module, module.training) for module in model.modules()]
-    model.eval()
+    for module, _ in training:
+        module.training = False  # model.eval() would freeze parameters, too, where the config says so
     try:
         yield
     finally:

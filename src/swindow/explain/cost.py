@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..caching import forget
 from ..config import SwinConfig
 from ..models import SwinBlock
 
 _ROUNDS = 3  # timed, after one that is not; one more counts memory
 _LEAST, _STEPS = 3, 5  # sizes at least and at most
+_SIDE = 14  # tokens per side of the first map
 
 
 class Point(NamedTuple):
@@ -45,28 +47,33 @@ class Costs(NamedTuple):
 def measure_cost(config: SwinConfig, seconds: float = 4.0, on_progress: Callable[[int], None] | None = None) -> Costs:
     """Measures how time and memory grow with the image (Swin section 3.2, equations 1 and 2).
 
-    Weights and image are random. Sizes double (windowed) or grow by half (global) until the time is used up; each is
-    called several times, and the shortest counts.
+    Weights and image are random. Maps begin with 14 tokens per side, or the whole number of windows next to it; sides
+    double (windowed) or grow by half (global) until the time is used up. Each is called several times, and the shortest
+    counts.
 
     Args:
         config: a model for images; its first stage's channels, heads and window are used.
         seconds: to spend on measuring, about.
         on_progress: called with the pixels per side of every size that was measured.
     """
-    w = config.window_size[0]
+    windowed = [[w * max(1, round(_SIDE / w)) * 2**i for w in config.window_size[0]] for i in range(_STEPS)]
+    whole = [[round(_SIDE * 1.5**i)] * 2 for i in range(_STEPS)]
     found: list[tuple[Point, ...]] = []
-    for growth, covers in ((2.0, False), (1.5, True)):
+    for grids, covers in ((windowed, False), (whole, True)):
         points: list[Point] = []
-        left, count, calls = seconds / 2, 2.0, (2 + _ROUNDS) * growth ** (4 if covers else 2)
-        while len(points) < _STEPS and (len(points) < _LEAST or calls * points[-1].seconds < left):
-            grid = tuple(side * round(count) for side in w)
+        left = seconds / 2
+        for i, grid in enumerate(grids):
+            if i >= _LEAST:
+                growth = (math.prod(grid) / math.prod(grids[i - 1])) ** (2 if covers else 1)
+                if (2 + _ROUNDS) * growth * points[-1].seconds > left:
+                    break
             began = time.perf_counter()
-            points.append(_point(config, grid, covers))
+            points.append(_point(config, tuple(grid), covers))
             left -= time.perf_counter() - began
-            count *= growth
             if on_progress is not None:
                 on_progress(points[-1].side)
         found.append(tuple(points))
+    forget()  # the tables of maps that no model will see
     return Costs(*found)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import PerAxis
 from ..errors import InputError
@@ -17,7 +18,7 @@ from .capturing import BlockRecord, Capture
 from .cost import Costs, measure_cost
 from .exact import Exactness, exactness
 from .geometry import Record, Stage, bias_pictures, observe, recorded
-from .gradients import grad_cam, receptive_field
+from .gradients import check_class, grad_cam, receptive_field
 from .hierarchy import Level, hierarchy_figure, levels, merging_figure
 from .looking import attention_figure, grad_cam_figure, receptive_field_figure, rollout_figure
 from .measured import cost_figure, exact_figure
@@ -38,14 +39,21 @@ class Findings:
         display: (H, W, 3) uint8, the same pixels for showing.
         trained: whether the weights have been trained; figures of untrained ones say so.
         pixel: row and column that attention and receptive fields are shown from; by default the middle.
+        target: the class, from 0, that Grad-CAM explains; by default the likeliest.
 
     Raises:
         InputError: the model is not one for images, ``image`` or ``display`` has the wrong shape or type, or there is
-            no such pixel.
+            no such pixel or class; or what the model computes is not finite.
     """
 
     def __init__(
-        self, model: SwinTransformer, image: Tensor, display: Pixels, trained: bool, pixel: Sequence[int] | None = None
+        self,
+        model: SwinTransformer,
+        image: Tensor,
+        display: Pixels,
+        trained: bool,
+        pixel: Sequence[int] | None = None,
+        target: int | None = None,
     ) -> None:
         check_display(display)
         if tuple(image.shape[1:]) != display.shape[:2]:
@@ -55,9 +63,16 @@ class Findings:
             )
         self.model, self.image, self.display, self.trained = model, image, display, trained
         self.seen: Capture = observe(model, image)
+        if not self.seen[self.seen.blocks[-1].name].isfinite().all():
+            raise InputError(
+                "explain: what the model computes is not finite; try weights from before training diverged"
+            )
         self.record: Record = recorded(self.seen)
-        self.pixel: PerAxis = self._middle() if pixel is None else tuple(pixel)
+        self.pixel: PerAxis = self._middle() if pixel is None else tuple(int(p) for p in pixel)
         token_at(self.seen, self.seen.block(0), self.pixel)  # refuses what lies outside
+        self.target = target
+        if target is not None:
+            check_class(model, target)
 
     @property
     def stage(self) -> Stage:
@@ -75,19 +90,41 @@ class Findings:
         return cast(SwinBlock, self.model.get_submodule(self.block.name))
 
     @property
+    def merge(self) -> PatchMerging | None:
+        """The patch merging that is shown: the one after the first stage."""
+        merge = cast(SwinStage, self.model.stages[0]).merge
+        return merge if isinstance(merge, PatchMerging) else None
+
+    @property
     def continuous(self) -> bool:
         """Whether the model has SwinV2's continuous position bias."""
         return self.model.config.position_bias == "continuous"
 
+    @property
+    def closed(self) -> bool:
+        """Whether residual branches give 0: those of SwinV2 do so until training opens them."""
+        return not self.trained and self.model.config.norm_placement == "post"
+
     @cached_property
     def fields(self) -> dict[str, Floats]:
         """The empirical receptive fields of the pixel's token."""
-        return receptive_field(self.model, self.image, self.pixel)
+        return self._fields(self.pixel)
+
+    def _fields(self, pixel: PerAxis) -> dict[str, Floats]:
+        """Those of any pixel's token; closed branches are opened for it, in a copy."""
+        model = self.model
+        if self.closed:
+            model = copy.deepcopy(model)
+            for block in model.modules():
+                if isinstance(block, SwinBlock):
+                    nn.init.ones_(block.norm1.weight)
+                    nn.init.ones_(block.norm2.weight)
+        return receptive_field(model, self.image, pixel)
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """The stages."""
-        return levels(self.seen, self.fields)
+        """The stages; receptive fields are those of the token in the middle."""
+        return levels(self.seen, self.fields if self.pixel == self._middle() else self._fields(self._middle()))
 
     @cached_property
     def exactness(self) -> Exactness:
@@ -99,13 +136,15 @@ class Findings:
         """What windowed and global attention cost on this machine."""
         return measure_cost(self.model.config)
 
-    @cached_property
+    @property
     def says(self) -> tuple[str, float]:
         """The likeliest class and its probability."""
-        probabilities = self.seen["head"][0].float().softmax(-1)
-        best = int(probabilities.argmax())
-        names = self.model.metadata.get("class_names") or {}
-        return (names[best] if names else f"class {best}"), float(probabilities[best])
+        return self._probability(int(self.seen["head"][0].argmax()))
+
+    def _probability(self, target: int) -> tuple[str, float]:
+        """The name of a class, and its probability."""
+        names = self.model.metadata.get("class_names")
+        return (names[target] if names else f"class {target}"), float(self.seen["head"][0].float().softmax(-1)[target])
 
     def figures(self) -> dict[str, Callable[[], Figure]]:
         """Returns what draws each figure, by name, in the order of the chapters."""
@@ -115,8 +154,8 @@ class Findings:
             "01_hierarchy": lambda: hierarchy_figure(self.levels, self.display),
             "02a_patches": lambda: patch_figure(self.record, self.display),
         }
-        merge = cast(SwinStage, self.model.stages[0]).merge
-        if isinstance(merge, PatchMerging):
+        merge = self.merge
+        if merge is not None:
             found["02b_merging"] = lambda: merging_figure(1, self.model.config.width(0), merge)
         for one in self.record.stages:
             found[f"03a_windows_stage{one.number}"] = lambda one=one: window_figure(one, self.display)  # type: ignore[misc]
@@ -147,8 +186,8 @@ class Findings:
         return found
 
     def _grad_cam(self) -> Figure:
-        name, probability = self.says
-        heat = grad_cam(self.model, self.image)
+        name, probability = self.says if self.target is None else self._probability(self.target)
+        heat = grad_cam(self.model, self.image, self.target)
         return grad_cam_figure(heat, self.display, f"{name} ({probability:.3f})", self.trained)
 
     def _table(self) -> PerAxis:

@@ -128,7 +128,7 @@ def recorded(seen: Capture) -> Record:
         sw_msa = others[0].geometry if others else None
         size = (w_msa.token, config.width(i), depth, config.window_size[i])
         stages.append(Stage(i + 1, *size, w_msa.geometry, sw_msa))
-    tokens = seen["patch_embed"][0].double().cpu().numpy()
+    tokens = seen["patch_embed"][0].cpu().double().numpy()
     return Record(seen.pixels, config.patch_size, config.in_chans, tokens, tuple(stages))
 
 
@@ -158,7 +158,7 @@ def window_map(g: Geometry, rolled: bool = False) -> Ints:
 
 
 def region_map(g: Geometry, rolled: bool = False) -> Ints:
-    """Returns the map (*padded) of the irregular, unshifted windows, numbered from 0; masked padding is -1.
+    """Returns the map (*padded) of the moved, irregular windows in place, numbered from 0; masked padding is -1.
 
     Two tokens have one number exactly where they attend to each other: same computed window, same label.
     """
@@ -210,7 +210,7 @@ def bias_pictures(block: SwinBlock) -> Floats:
     Row r holds the row offset r - (M-1), column c the column offset c - (M-1), M being the block's window.
     """
     with torch.no_grad():
-        return bias_table(block.attn.position_bias(block.window).double().cpu(), block.window)
+        return bias_table(block.attn.position_bias(block.window).cpu().double(), block.window)
 
 
 def bias_table(bias: Tensor, window: PerAxis) -> Floats:

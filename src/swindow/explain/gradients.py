@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -32,9 +33,7 @@ def grad_cam(model: SwinTransformer, image: Tensor, target: int | None = None, l
     Raises:
         InputError: the model has no head, there is no such class or layer, or the image does not fit.
     """
-    classes = model.config.num_classes
-    if not classes or (target is not None and not 0 <= target < classes):
-        raise InputError(f"grad_cam: got class {target}, but the model has {classes} classes")
+    check_class(model, target)
     with _tracked(model, image) as (seen, _):
         logits = model(seen.image)[0]
         last = f"out_norms.{len(model.stages) - 1}"
@@ -42,7 +41,9 @@ def grad_cam(model: SwinTransformer, image: Tensor, target: int | None = None, l
         if maps.ndim != image.ndim + 1:
             raise InputError(f"grad_cam: {layer!r} is no map, its shape is {tuple(maps.shape)}")
         chosen = int(logits.argmax()) if target is None else target
-        (gradient,) = torch.autograd.grad(logits[chosen], maps)
+        (gradient,) = torch.autograd.grad(logits[chosen], maps, allow_unused=True)
+        if gradient is None:
+            raise InputError(f"grad_cam: the class does not depend on {layer!r}; try a block before it")
     return _spread(_weighted(maps[0].detach(), gradient[0]), model, tuple(image.shape[1:]))
 
 
@@ -64,6 +65,8 @@ def receptive_field(model: SwinTransformer, image: Tensor, pixel: Sequence[int])
         InputError: the image does not fit, or there is no such pixel.
     """
     found = {}
+    if next(model.parameters()).dtype == torch.float16:
+        model = copy.deepcopy(model).float()  # in fp16 small gradients would become 0
     with _tracked(model, image) as (seen, x):
         model.features(x)
         tokens = {record.name: token_at(seen, record, pixel) for record in seen.blocks}
@@ -72,7 +75,7 @@ def receptive_field(model: SwinTransformer, image: Tensor, pixel: Sequence[int])
             # A sum of channels would not do: it is constant after a norm.
             direction = torch.randn(len(y), generator=torch.Generator().manual_seed(0)).to(y)
             (gradient,) = torch.autograd.grad(y @ direction, x, retain_graph=True)
-            found[name] = gradient[0].double().abs().sum(0).cpu().numpy()
+            found[name] = gradient[0].cpu().double().abs().sum(0).numpy()
     return found
 
 
@@ -80,7 +83,7 @@ def reshape_transform(tokens: Tensor) -> Tensor:
     """Returns a map (B, *grid, C) as (B, C, *grid), the order that pytorch-grad-cam takes.
 
     Example:
-        ``GradCAM(model=model, target_layers=[model.norm], reshape_transform=swindow.explain.reshape_transform)``
+        ``GradCAM(model=model, target_layers=[model.norm], reshape_transform=explain.reshape_transform)``
     """
     return tokens.movedim(-1, 1)
 
@@ -102,6 +105,13 @@ def _tracked(model: SwinTransformer, image: Tensor) -> Iterator[tuple[Capture, T
         yield seen, x
 
 
+def check_class(model: SwinTransformer, target: int | None) -> None:
+    """Raises InputError unless a model has a head, with that class."""
+    classes = model.config.num_classes
+    if not classes or (target is not None and not 0 <= target < classes):
+        raise InputError(f"grad_cam: got class {target}, but the model has {classes} classes")
+
+
 def _weighted(maps: Tensor, gradient: Tensor) -> Tensor:
     """The class's map (*grid), at least 0, of tokens and their gradients (*grid, C)."""
     return (maps * gradient.flatten(0, -2).mean(0)).sum(-1).relu()
@@ -111,7 +121,7 @@ def _spread(values: Tensor, model: SwinTransformer, pixels: PerAxis) -> Floats:
     """A map (*grid) interpolated to (*pixels) and divided by its largest value."""
     covered = [side * n for side, n in zip(_token_side(tuple(values.shape), model.config, pixels), values.shape)]
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[values.ndim]
-    x = F.interpolate(values.double().cpu()[None, None], covered, mode=mode)[0, 0]
+    x = F.interpolate(values.cpu().double()[None, None], covered, mode=mode)[0, 0]
     x = x[tuple(slice(size) for size in pixels)]
     x = F.pad(x, [v for size, n in zip(reversed(pixels), reversed(x.shape)) for v in (0, size - n)])  # patches left out
     return (x / x.max().clamp(min=torch.finfo(x.dtype).tiny)).numpy()

@@ -66,7 +66,7 @@ def levels(seen: Capture, fields: Mapping[str, Floats]) -> tuple[Level, ...]:
     for i, stage in enumerate(cast("list[SwinStage]", model.stages)):
         last = [block for block in seen.blocks if block.stage == i + 1][-1]
         parameters = sum(p.numel() for p in stage.parameters())
-        tokens = seen[last.name][0].double().cpu().numpy()
+        tokens = seen[last.name][0].cpu().double().numpy()
         size = (last.geometry.grid, last.token, config.width(i), config.depths[i], config.num_heads[i])
         cost = (parameters, macs[i], extent(fields[last.name]))
         found.append(Level(i + 1, *size, *cost, first_component(tokens)))
@@ -110,7 +110,7 @@ def hierarchy_figure(found: Sequence[Level], display: Pixels) -> Figure:
         "what the token in the middle depends on after the stage's last block. "
         f"The stages hold {total:,} parameters; patch merging counts to the stage before it."
     )
-    alt = "One box per stage: the faces shrink by half from stage to stage while the boxes get deeper."
+    alt = "One box per stage: from stage to stage the faces shrink while the boxes get deeper."
     columns = min(len(found) + 1, 5)
     rows = -(-(len(found) + 1) // columns)
     room = style.WIDTH / columns - 0.3

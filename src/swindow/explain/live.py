@@ -15,6 +15,7 @@ from ..models import SwinBlock
 from ..windows import Geometry
 from .capturing import BlockRecord, Capture
 from .geometry import Record, bias_pictures, label_map
+from .style import REGIONS
 
 
 class Pack:
@@ -67,7 +68,7 @@ def live_data(seen: Capture, record: Record, budget: int) -> dict[str, Any]:
         for s in record.stages
         if s.sw_msa is not None and s.shifted
     ]
-    colours = {name: _shades(colormaps[name]) for name in ("inferno", "viridis")}
+    colours = {name: _shades(colormaps[name]) for name in ("inferno", "viridis")} | {"regions": REGIONS}
     return {"blocks": blocks, "stages": stages, "colours": colours, "pack": pack.text()}
 
 

@@ -136,7 +136,7 @@ def receptive_field_figure(fields: Mapping[str, Floats], pixel: Sequence[int], d
         "The gradient of the token with respect to the pixels, on a logarithmic scale of six powers of ten; grey "
         "pixels have no influence at all. W-MSA stays in its window, SW-MSA crosses its borders, merging doubles all."
     )
-    alt = "One picture per block: the area that matters is a patch at first and grows to the whole image."
+    alt = "One picture per block: the area that matters is a patch at first and grows from block to block."
     panels = []
     for name, field in fields.items():
         parts = name.split(".")

@@ -37,12 +37,10 @@ def exact_figure(found: Exactness, stage: Stage) -> Figure:
         "irregular windows, over the largest value, on a logarithmic scale. "
         f"Without the mask it is {found.error_without_mask:.1g}."
     )
-    alt = (
-        "Two equal maps; their difference, which is dark; and the difference without the mask, bright along the edges."
-    )
+    alt = "Two equal maps; their difference, which is dark; that without the mask, bright where windows needed one."
     figure = style.new_figure(layout.height + 1.8, title, "swindow.explain.exactness", caption, alt)
     axes = style.panels(figure, layout)
-    lengths = [x.norm(dim=-1).double().cpu().numpy() for x in (found.shifted, found.irregular)]
+    lengths = [x.norm(dim=-1).cpu().double().numpy() for x in (found.shifted, found.irregular)]
     top = max(x.max() for x in lengths)
     names = ["cyclic shift and mask: the model", "irregular windows, one by one"]
     for ax, name, values in zip(axes, names, lengths):
@@ -55,7 +53,7 @@ def exact_figure(found: Exactness, stage: Stage) -> Figure:
         f"without the mask: at most {found.error_without_mask:.1g}",
     ]
     for ax, name, x in zip(axes[2:], names, (found.shifted, found.unmasked)):
-        apart = (x - found.irregular).abs().amax(-1).double().cpu().numpy() / largest
+        apart = (x - found.irregular).abs().amax(-1).cpu().double().numpy() / largest
         powers = np.log10(apart.clip(min=_LEAST))
         shown = ax.imshow(powers, cmap="inferno", vmin=np.log10(_LEAST), vmax=0, interpolation="nearest")
         style.heading(ax, name, layout.room)

@@ -50,8 +50,10 @@ def _caption(record: Record) -> str:
     """What happens to the tokens next, and what the dots mean."""
     text = "  >  ".join(f"stage {s.number}: {sizes(s.w_msa.grid)} x {s.channels}" for s in record.stages) + "."
     if len(record.stages) > 1:
-        text = f"Patch merging then halves the map and doubles the channels (rows x columns x channels):\n{text}"
-    if _size(record) != record.image:
+        text = (
+            f"Patch merging then halves the map's sides and doubles the channels (rows x columns x channels):\n{text}"
+        )
+    if any(covered > n for covered, n in zip(_size(record), record.image)):
         text += " Dots: the image is filled up with zeros to whole patches."
     return text
 

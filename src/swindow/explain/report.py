@@ -14,6 +14,7 @@ from .bias import SMALL
 from .cost import exponent
 from .findings import Findings
 from .geometry import kinds
+from .hierarchy import merging_order
 from .live import live_data
 from .panels import jpeg, svg_panels
 from .style import plural, sizes
@@ -93,7 +94,7 @@ def _words(found: Findings) -> dict[str, Any]:
     record, levels, costs = found.record, found.levels, found.costs
     window = found.block.geometry.window
     says = ""
-    if found.trained and found.model.config.num_classes:
+    if found.trained and found.model.config.num_classes > 1:
         says = f"{found.says[0]}, with a probability of {found.says[1]:.3f}"
     return {
         "version": metadata.version("swindow"),
@@ -102,10 +103,13 @@ def _words(found: Findings) -> dict[str, Any]:
         "trained": found.trained,
         "says": says,
         "levels": levels,
-        "blocks": len(found.seen.blocks),
+        "blocks": plural(len(found.seen.blocks), "block"),
+        "stages": plural(len(levels), "stage"),
+        "merging": _merging(found),
         "parameters": f"{sum(p.numel() for p in found.model.parameters()):,}",
         "macs": f"{sum(level.macs for level in levels):,}",
         "patch": sizes(record.patch),
+        "drops": found.model.config.patch_remainder == "drop",
         "tokens_shape": f"(1, {', '.join(map(str, record.tokens.shape))})",
         "window": sizes(window),
         "pairs": "x".join([str(window[0] * window[1])] * 2),
@@ -118,6 +122,7 @@ def _words(found: Findings) -> dict[str, Any]:
             "unmasked": f"{found.exactness.error_without_mask:.1g}",
         },
         "continuous": found.continuous,
+        "closed": found.closed,
         "cost": {
             "windowed_time": f"{exponent(costs.windowed, 'seconds'):.2f}",
             "whole_time": f"{exponent(costs.whole, 'seconds'):.2f}",
@@ -125,6 +130,18 @@ def _words(found: Findings) -> dict[str, Any]:
             "whole_memory": f"{exponent(costs.whole, 'bytes'):.2f}",
         },
     }
+
+
+def _merging(found: Findings) -> dict[str, str]:
+    """Patch merging in words: the neighbourhood, what halves, and the order of the tokens, right and wrong."""
+    merge = found.merge
+    if merge is None:
+        return {}
+    step = (2 if 0 in merge.axes else 1, 2 if 1 in merge.axes else 1)
+    order = [f"{place // step[1]}{place % step[1]}" for place in merging_order(merge)]
+    halved = {(2, 2): "sides", (2, 1): "rows", (1, 2): "columns"}[step]
+    wrong = ", ".join(sorted(order)) if order != sorted(order) else ""
+    return {"step": sizes(step), "halved": halved, "order": ", ".join(order), "wrong": wrong}
 
 
 def _mask_words(found: Findings) -> str:
@@ -136,7 +153,10 @@ def _mask_words(found: Findings) -> str:
             need = sum(len(kind.windows) for kind in all_kinds if kind.mask.any())
             count = sum(len(kind.windows) for kind in all_kinds)
             said.append(f"in stage {stage.number} {need} of {plural(count, 'window')}")
-    return f"Only windows at the edges need one: {', '.join(said)}." if said else "No stage shifts here."
+    if not said:
+        return "No stage shifts here."
+    where = "at the bottom and right" + (", or with padding," if any(s.w_msa.pads for s in found.record.stages) else "")
+    return f"Only windows {where} need one: {', '.join(said)}."
 
 
 def _json(values: Any) -> Markup:

@@ -124,15 +124,22 @@ def why(stage: Stage) -> str:
     g = stage.sw_msa
     if g is None:
         return "This stage has one block, so there is no SW-MSA and nothing is shifted."
-    still = [axis for axis, s in enumerate(g.shift) if not s]
-    if not still:
-        return ""
-    subject = "Nothing is shifted" if len(still) == 2 else f"{('Rows', 'Columns')[still[0]]} are not shifted"
-    if all(g.window[axis] == 1 for axis in still) and all(g.padded[axis] > 1 for axis in still):
-        return f"{subject}: a window of one token cannot be shifted by half."
-    if all(g.windows[axis] == 1 for axis in still):
-        return f"{subject}: one window covers {'the map' if len(still) == 2 else 'that axis'}."
-    return f"{subject}: the window was narrowed to the map (shrink rule of the config)."
+    if g.windows == (1, 1) and not any(g.shift):
+        return "Nothing is shifted: one window covers the map."
+    reasons = [_why_not(g, axis) for axis, s in enumerate(g.shift) if not s]
+    if len(reasons) == 2 and reasons[0] == reasons[1]:
+        return f"Nothing is shifted: {reasons[0]}."
+    names = [name for name, s in zip(("Rows", "Columns"), g.shift) if not s]
+    return " ".join(f"{name} are not shifted: {reason}." for name, reason in zip(names, reasons))
+
+
+def _why_not(g: Geometry, axis: int) -> str:
+    """Why an axis is not shifted."""
+    if g.windows[axis] == 1:
+        return "one window covers that axis"
+    if g.window[axis] == 1:
+        return "a window of one token cannot be shifted by half"
+    return "the window was narrowed to the map (shrink rule of the config)"
 
 
 def _amount(g: Geometry) -> str:
@@ -167,7 +174,7 @@ def _caption(stage: Stage, display: Pixels) -> str:
             f" Hatched: padding, which {'is masked' if masked else 'takes part in attention (mask_padding is off)'}."
         )
     covered = tuple(g * t for g, t in zip(stage.w_msa.grid, stage.token))
-    if covered != display.shape[:2]:
+    if any(c > n for c, n in zip(covered, display.shape)):
         text += " Dots: zeros that fill the image up to whole tokens."
     return text
 
@@ -238,12 +245,13 @@ def _rolled(axes: Axes, stage: Stage, g: Geometry, found: tuple[Kind, ...], layo
 
 def _rolled_image(axes: Axes, stage: Stage, g: Geometry, display: Pixels, layout: style.Layout) -> None:
     """The image itself, padded and rolled as its tokens are."""
-    area = _area(g, stage)
+    area, covered = _area(g, stage), tuple(n * t for n, t in zip(g.grid, stage.token))
+    display = display[: covered[0], : covered[1]]  # patches may leave out the rest
     pixels = [s * t for s, t in zip(g.shift, stage.token)]
     outside = style.beyond(display, area)
     canvas = np.full((*area, 4), 0, dtype=np.uint8)
     canvas[~outside] = np.dstack([display, np.full(display.shape[:2], 255, dtype=np.uint8)]).reshape(-1, 4)
-    outside[g.grid[0] * stage.token[0] :] = outside[:, g.grid[1] * stage.token[1] :] = False  # padding is hatched
+    outside[covered[0] :] = outside[:, covered[1] :] = False  # padding is hatched
     rolled, empty = (
         windows.cyclic_shift(torch.from_numpy(x)[None], pixels)[0].numpy() for x in (canvas, outside[..., None])
     )

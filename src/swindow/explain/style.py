@@ -1,6 +1,6 @@
 """How the pictures look: colours, sizes, and the few things drawn on all of them. Imports matplotlib when it draws.
 
-Figures are made without pyplot, so nothing global is touched and several threads may draw at once.
+Figures are made without pyplot, so drawing them touches nothing global. (Making panels for a page does.)
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def new_figure(height: float, title: str, source: str, caption: str, alt: str) -
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03)  # type: ignore[union-attr, call-arg]
     lines = wrap(title, 0.92 * WIDTH, 15)
     between = " " if len(lines.split("\n")[-1]) + len(source) < 108 else "\n"  # letters that fit a line
-    figure.suptitle(f"{lines}{between}({source})", fontsize=15, fontweight="bold", color=INK)
-    figure.supxlabel(wrap(caption, WIDTH, 11.5), fontsize=11.5, color=INK)
+    figure.suptitle(f"{lines}{between}({source})", fontsize=15, fontweight="bold", color=INK, parse_math=False)
+    figure.supxlabel(wrap(caption, WIDTH, 11.5), fontsize=11.5, color=INK, parse_math=False)
     figure.set_label(f"{title} ({source}). {alt}")
     return figure
 

@@ -28,7 +28,7 @@ class ScaledDotProduct(nn.Module):
 
 
 class ScaledCosine(nn.Module):
-    """The similarity of SwinV2 section 3.3: the cosine of query and key times a learned scale per head, at most 100.
+    """The similarity of SwinV2 section 3.2: the cosine of query and key times a learned scale per head, at most 100.
 
     Computed in fp32 whatever the autocast: exp and division lose too much in half precision.
 
@@ -83,8 +83,8 @@ class QueryValueBias(Linear):
 class WindowAttention(nn.Module):
     """Softmax(QK^T/sqrt(d) + B) V in every window, between two linear layers (Swin equation 4).
 
-    Whether it is W-MSA or SW-MSA is in the geometry that ``forward`` is given. Where v1 and SwinV2 (section 3.3)
-    differ is decided here, once.
+    Whether it is W-MSA or SW-MSA is in the geometry that ``forward`` is given. Where v1 and SwinV2 (sections 3.2
+    and 3.3) differ is decided here, once.
 
     Args:
         config: the model's config.

@@ -3,7 +3,6 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const REGIONS = ["", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#F0E442", "#5A5A5A", ""];
 const PADDING = 9;
 let bytes; // all arrays, one after the other
 let grey; // the photo, dark and without colours
@@ -87,7 +86,8 @@ function rollout(upTo, token) {
     flow = next;
     above = b;
   }
-  return [flow, above];
+  const sum = flow.reduce((a, v) => a + v, 0); // padding that takes part in attention carries weight off
+  return [flow.map((v) => v / sum), above];
 }
 
 // Passes the weight of merged tokens on to those they were made of.
@@ -110,6 +110,7 @@ function prepare(canvas, height, width) {
   const scale = Math.max(1, Math.ceil(720 / Math.max(width, height)));
   canvas.width = width * scale;
   canvas.height = height * scale;
+  canvas.style.aspectRatio = Math.max(1 / 12, Math.min(12, width / height)); // what is more oblong is stretched
   const draw = canvas.getContext("2d");
   draw.setTransform(scale, 0, 0, scale, 0, 0);
   draw.imageSmoothingEnabled = false;
@@ -161,13 +162,16 @@ function drawShift() {
   const labels = values(s.labels);
   draw.fillStyle = "#c8c8c8";
   draw.fillRect(0, 0, pw, ph);
-  for (const y of [0, ph]) for (const x of [0, pw]) draw.drawImage($("photo"), x - dx, y - dy, width, height);
+  const photo = $("photo"), down = photo.naturalHeight / height, across = photo.naturalWidth / width;
+  const [h, w] = s.grid.map((n, a) => Math.min(n * s.token[a], DATA.image[a])); // patches may leave out the rest
+  for (const y of [0, ph])
+    for (const x of [0, pw]) draw.drawImage(photo, 0, 0, w * across, h * down, x - dx, y - dy, w, h);
   for (let r = 0; r < s.padded[0]; r++)
     for (let c = 0; c < s.padded[1]; c++) {
       const label = labels[r * s.padded[1] + c];
       if (label === 0) continue;
       draw.globalAlpha = label === PADDING ? 1 : 0.45;
-      draw.fillStyle = label === PADDING ? "#9a9a9a" : REGIONS[label];
+      draw.fillStyle = label === PADDING ? "#9a9a9a" : DATA.colours.regions[label];
       const y = wrap(r - by[0], s.padded[0]) * s.token[0], x = wrap(c - by[1], s.padded[1]) * s.token[1];
       draw.fillRect(x, y, s.token[1], s.token[0]);
     }
@@ -260,7 +264,7 @@ let pixel = DATA.pixel;
 
 function chosen() {
   const block = Number($("block").value), b = DATA.blocks[block];
-  const token = pixel.map((p, a) => Math.min(b.grid[a] - 1, Math.floor(p / b.token[a])));
+  const token = pixel.map((p, a) => Math.floor(p / b.token[a]));
   return { block, b, token, head: Number($("head").value) };
 }
 
@@ -300,7 +304,9 @@ function startAttention() {
   $("block").max = DATA.blocks.length - 1;
   $("block").value = Math.min(1, DATA.blocks.length - 1);
   const move = (row, column) => {
-    pixel = [Math.max(0, Math.min(height - 1, row)), Math.max(0, Math.min(width - 1, column))];
+    const b = DATA.blocks[0]; // patches may leave pixels out at the bottom and right
+    const last = [height, width].map((n, a) => Math.min(n, b.grid[a] * b.token[a]) - 1);
+    pixel = [row, column].map((p, a) => Math.max(0, Math.min(last[a], p)));
     drawAttention();
   };
   canvas.addEventListener("click", (e) => {
