@@ -21,6 +21,7 @@ from ..models import SwinBlock
 
 _ROUNDS = 3  # timed, after one that is not; one more counts memory
 _LEAST, _STEPS = 3, 5  # sizes at least and at most
+_FITTED = 3  # sizes, the largest
 _SIDE = 14  # tokens per side of the first map
 
 
@@ -48,8 +49,8 @@ def measure_cost(config: SwinConfig, seconds: float = 4.0, on_progress: Callable
     """Measures how time and memory grow with the image (Swin section 3.2, equations 1 and 2).
 
     Weights and image are random. Maps begin with 14 tokens per side, or the whole number of windows next to it; sides
-    double (windowed) or grow by half (global) until the time is used up. Each is called several times, and the shortest
-    counts.
+    double (windowed) or double in two steps (global) until the time is used up. Each is called several times, and the
+    shortest counts.
 
     Args:
         config: a model for images; its first stage's channels, heads and window are used.
@@ -57,7 +58,7 @@ def measure_cost(config: SwinConfig, seconds: float = 4.0, on_progress: Callable
         on_progress: called with the pixels per side of every size that was measured.
     """
     windowed = [[w * max(1, round(_SIDE / w)) * 2**i for w in config.window_size[0]] for i in range(_STEPS)]
-    whole = [[round(_SIDE * 1.5**i)] * 2 for i in range(_STEPS)]
+    whole = [[_SIDE * times // 2] * 2 for times in (2, 3, 4, 6, 8)]
     found: list[tuple[Point, ...]] = []
     for grids, covers in ((windowed, False), (whole, True)):
         points: list[Point] = []
@@ -81,15 +82,17 @@ def exponent(points: Sequence[Point], what: str) -> float:
     """Returns p of cost = a * pixels^p, fitted by least squares on logarithms: 1 is linear, 2 quadratic.
 
     Args:
-        points: at least two sizes.
+        points: at least two sizes; the three largest count, since small ones have fixed costs.
         what: ``"seconds"`` or ``"bytes"``.
     """
+    points = points[-_FITTED:]
     pixels = [math.log(p.side**2) for p in points]
     return statistics.linear_regression(pixels, [math.log(getattr(p, what)) for p in points]).slope
 
 
 def coefficient(points: Sequence[Point], what: str, power: int) -> float:
-    """Returns a of cost = a * pixels^power, fitted by least squares on logarithms."""
+    """Returns a of cost = a * pixels^power, fitted as in ``exponent``."""
+    points = points[-_FITTED:]
     return math.exp(statistics.mean(math.log(getattr(p, what) / p.side ** (2 * power)) for p in points))
 
 

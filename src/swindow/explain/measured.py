@@ -84,7 +84,8 @@ def cost_figure(costs: Costs, window: Sequence[int]) -> Figure:
     title = "Cost: windowed attention grows with the image, global attention with its square"
     caption = (
         f"Two blocks of the first stage, measured on this machine, one image. {'; '.join(grows)}. "
-        "Dashed: proportional to the pixels; dotted: to their square. Small images have fixed costs."
+        "Dashed: proportional to the pixels; dotted: to their square. Fitted to the three largest sizes; small ones "
+        "have fixed costs."
     )
     alt = "Two plots with logarithmic axes: global attention's line is twice as steep as windowed attention's."
     figure = style.new_figure(6.4, title, "swindow.explain.measure_cost", caption, alt)
@@ -122,7 +123,7 @@ def _dress(axes: Axes, name: str) -> None:
     axes.grid(color="#8A8A8A", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
-    axes.legend(frameon=False, fontsize=10)
+    axes.legend(frameon=False, fontsize=10, loc="upper left")
     style.heading(axes, name, style.WIDTH / 2 - 0.7)
 
 

@@ -22,6 +22,7 @@ _DENSE = 2  # pixels of a picture per pixel on the page, at most: what sharp scr
 _QUALITY = 85
 _SCALE = 1.2  # pixels on the page per point of the figure, so that panels fit side by side as they do there
 _SMALL = 200  # pixels on the page; of panels below that, a phone shows two side by side
+_WIDE = 450  # pixels on the page; panels above that shrink on a phone, and their words grow
 
 
 def svg_panels(figure: Figure, name: str) -> list[str]:
@@ -102,7 +103,7 @@ def _svg(figure: Figure, panel: list[Axes], prefix: str) -> str:
     width = round(_SCALE * box.width)
     side = min(_SIDE, _DENSE * width)
     svg = re.sub(r'href="data:image/png;base64,\s*([^"]+)"', lambda m: f'href="{_lighter(m[1], side)}"', svg)
-    size = ' class="small"' if width < _SMALL else ""
+    size = ' class="small"' if width < _SMALL else ' class="wide"' if width > _WIDE else ""
     return f'<svg{size} aria-hidden="true" viewBox="{seen}" style="width:{width}px">' + svg.replace(INK, "var(--ink)")
 
 
