@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, SupportsIndex, cast
 
 import torch
 from torch import Tensor, nn
@@ -99,8 +99,8 @@ class Capture:
         blocks = self.blocks
         if isinstance(which, str) and which in self._blocks:
             return self._blocks[which]
-        if not isinstance(which, str) and -len(blocks) <= which < len(blocks):
-            return blocks[operator.index(which)]
+        if isinstance(which, SupportsIndex) and -len(blocks) <= operator.index(which) < len(blocks):
+            return blocks[which]
         if not blocks:
             raise InputError("capture: no block ran; call the model inside the with block")
         raise InputError(

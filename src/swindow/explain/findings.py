@@ -201,12 +201,18 @@ class Findings:
 
 
 def pictures(
-    model: SwinTransformer, image: Tensor, display: Pixels, *, trained: bool, pixel: Sequence[int] | None = None
+    model: SwinTransformer,
+    image: Tensor,
+    display: Pixels,
+    *,
+    trained: bool,
+    pixel: Sequence[int] | None = None,
+    target: int | None = None,
 ) -> Iterator[tuple[str, Figure]]:
     """Yields the name (without ending) and the Figure of every picture; arguments and errors are those of ``Findings``.
 
     The shift, the index and the bias are those of the first stage that shifts its windows, or of the first stage where
     none does.
     """
-    for name, draw in Findings(model, image, display, trained, pixel).figures().items():
+    for name, draw in Findings(model, image, display, trained, pixel, target).figures().items():
         yield name, draw()

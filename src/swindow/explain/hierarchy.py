@@ -89,6 +89,12 @@ def merging_order(merge: PatchMerging) -> Ints:
     return merge.neighbours(numbered).flatten().long().numpy()
 
 
+def merging_names(merge: PatchMerging) -> tuple[PerAxis, list[str]]:
+    """Returns the neighbourhood, (rows, columns), and its tokens' names, row and column, row by row: 00, 01, ..."""
+    step = (2 if 0 in merge.axes else 1, 2 if 1 in merge.axes else 1)
+    return step, [f"{row}{column}" for row in range(step[0]) for column in range(step[1])]
+
+
 def hierarchy_figure(found: Sequence[Level], display: Pixels) -> Figure:
     """Returns a Figure of the image and every stage to one scale: side in pixels of the image, depth in channels.
 
@@ -141,9 +147,7 @@ def merging_figure(number: int, channels: int, merge: PatchMerging) -> Figure:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    order = merging_order(merge)
-    step = tuple(2 if axis in merge.axes else 1 for axis in range(2))
-    names = [f"{place // step[1]}{place % step[1]}" for place in range(len(order))]
+    order, (step, names) = merging_order(merge), merging_names(merge)
     n = len(order)
     title = f"Patch merging after stage {number}: {n} tokens of {channels} channels become one of {2 * channels}"
     said = ", ".join(names[place] for place in order)

@@ -14,7 +14,7 @@ from .bias import SMALL
 from .cost import exponent
 from .findings import Findings
 from .geometry import kinds
-from .hierarchy import merging_order
+from .hierarchy import merging_names, merging_order
 from .live import live_data
 from .panels import jpeg, svg_panels
 from .style import plural, sizes
@@ -137,10 +137,10 @@ def _merging(found: Findings) -> dict[str, str]:
     merge = found.merge
     if merge is None:
         return {}
-    step = (2 if 0 in merge.axes else 1, 2 if 1 in merge.axes else 1)
-    order = [f"{place // step[1]}{place % step[1]}" for place in merging_order(merge)]
-    halved = {(2, 2): "sides", (2, 1): "rows", (1, 2): "columns"}[step]
-    wrong = ", ".join(sorted(order)) if order != sorted(order) else ""
+    step, names = merging_names(merge)
+    order = [names[place] for place in merging_order(merge)]
+    halved = {(2, 2): "sides", (2, 1): "rows", (1, 2): "columns"}[step[0], step[1]]
+    wrong = ", ".join(names) if order != names else ""
     return {"step": sizes(step), "halved": halved, "order": ", ".join(order), "wrong": wrong}
 
 
