@@ -14,7 +14,7 @@ from test_data import make_folder
 
 import swindow
 from swindow import cli
-from swindow.images import Preprocess
+from swindow.card import Preprocess
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from swindow import data
+from swindow.card import Preprocess
 from swindow.data.augment import affine, none, photo
 from swindow.errors import DataError
-from swindow.images import Preprocess
 
 
 def make_folder(root, classes=("cat", "dog"), each=10):

@@ -32,7 +32,8 @@ _HOME = {
     "list_layouts": "checkpoints",
     "load": "checkpoints",
     "save": "checkpoints",
-    "Preprocess": "images",
+    "ModelCard": "card",
+    "Preprocess": "card",
     "predict": "prediction",
     "TrainConfig": "training",
     "TrainResult": "training",
@@ -43,6 +44,8 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from .card import ModelCard as ModelCard
+    from .card import Preprocess as Preprocess
     from .checkpoints import adopt as adopt
     from .checkpoints import convert as convert
     from .checkpoints import inflate as inflate
@@ -57,7 +60,6 @@ if TYPE_CHECKING:
     from .errors import OutputError as OutputError
     from .errors import SwindowError as SwindowError
     from .errors import TrainingError as TrainingError
-    from .images import Preprocess as Preprocess
     from .models import SwinTransformer as SwinTransformer
     from .models import create as create
     from .prediction import predict as predict

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from .card import Preprocess
 from .checkpoints import load
 from .errors import InputError
-from .images import Preprocess, prepare
+from .media import prepare
 from .models import SwinTransformer
 
 

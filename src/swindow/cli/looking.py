@@ -73,15 +73,16 @@ def explain(
 
     import numpy as np
 
-    from .. import images
+    from .. import media
+    from ..card import Preprocess
     from ..explain import explain as draw
 
     model, trained, side = load_or_create(checkpoint)
-    how = images.Preprocess.of(model.metadata, side, model.config.in_chans)
+    how = Preprocess.of(model.metadata, side, model.config.in_chans)
     if size is not None:
         how = dataclasses.replace(how, size=(size, size))
-    shown = images.fit(images.read(image), how)
-    tensor, display = images.to_tensor(shown, how), np.asarray(shown.convert("RGB"))
+    shown = media.fit(media.read(image), how)
+    tensor, display = media.to_tensor(shown, how), np.asarray(shown.convert("RGB"))
     chosen = None if target is None else _class_number(target, model.metadata.get("class_names") or [])
     names = (Path(checkpoint).name, Path(image).name)
     with steps(console(), "drawing") as step:

@@ -8,7 +8,8 @@ from pathlib import Path
 from .augment import AUGMENTS, Augment
 from .digits import digits
 from .folder import folder
-from .source import Source, Split, stratified_split
+from .source import Source, Split
+from .split import stratified_split
 
 __all__ = ["AUGMENTS", "Augment", "Source", "Split", "digits", "folder", "open_source", "stratified_split"]
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from ..images import FILTERS, Preprocess, convert, fit
+from ..card import Preprocess
+from ..media.image import FILTERS, convert, fit
 
 # (image, how it is prepared, chance) to the image of the training step, of size how.size
 Augment = Callable[[Image.Image, Preprocess, np.random.Generator], Image.Image]

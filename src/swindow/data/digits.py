@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from ..card import Preprocess
 from ..errors import DataError
-from ..images import Preprocess
 from .augment import affine
-from .source import Source, Split, stratified_split
+from .source import Source, Split
+from .split import stratified_split
 
 SPLIT_SEED = 0  # the split is part of the data set: 20 % of every class, the same for every run
 MEAN, STD = 0.305, 0.376  # of the digits' values, 0 to 1

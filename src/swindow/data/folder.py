@@ -9,11 +9,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from .. import images
+from .. import media
+from ..card import Preprocess
 from ..errors import DataError
-from ..images import Preprocess
 from .augment import photo
-from .source import Source, Split, stratified_split
+from .source import Source, Split
+from .split import stratified_split
+
 
 HELD_OUT_NAMES = ("val", "valid", "validation", "test")
 MOST_BAD = 0.1  # of all files; more unusable ones are an error, not a blemish
@@ -120,7 +122,7 @@ def _usable(
             return f"{path}: not an image by its name"
         try:
             if verify:
-                images.read(path)
+                media.read(path)
         except DataError as error:
             return str(error)
         return None
@@ -153,4 +155,4 @@ def _check(root: Path, classes: tuple[str, ...], train: Files, bad: int, total: 
 
 
 def _split(files: Files) -> Split:
-    return Split(tuple(str(path) for path, _ in files), tuple(c for _, c in files), lambda i: images.read(files[i][0]))
+    return Split(tuple(str(path) for path, _ in files), tuple(c for _, c in files), lambda i: media.read(files[i][0]))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 from PIL import Image
 
-from ..images import Preprocess
+from ..card import Preprocess
 from .augment import Augment
 
 
@@ -55,25 +54,3 @@ class Source:
     augment: Augment
     preprocess: Callable[[int], Preprocess]
     skipped: tuple[str, ...] = ()
-
-
-def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Returns the indices of a training and a held-out split that hold every class in the same proportions.
-
-    Args:
-        labels: the class of every image.
-        fraction: the held-out share of each class, rounded; a class of one image stays in training.
-        seed: decides which images; the same seed gives the same split.
-
-    Example:
-        >>> stratified_split([0] * 10 + [1] * 5, 0.2, seed=0)[1]
-        [4, 6, 11]
-    """
-    of = np.asarray(labels)
-    held_out: list[int] = []
-    for c in np.unique(of):
-        members = np.flatnonzero(of == c)
-        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
-        held_out += np.random.default_rng((seed, int(c))).permutation(members)[:count].tolist()
-    chosen = set(held_out)
-    return [i for i in range(len(labels)) if i not in chosen], sorted(chosen)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..card import Preprocess
 from ..data import Augment, Split
 from ..errors import DataError
-from ..images import Preprocess, prepare, to_tensor
+from ..media import prepare, to_tensor
 
 # Streams of random numbers, each seeded by (seed, stream, ...): order of images, changes to an image, the model's own.
 ORDER, CHANGE, MODEL = range(3)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..card import Preprocess
 from ..checkpoints import load
 from ..data import Source, Split, open_source
 from ..errors import DataError, InputError
-from ..images import Preprocess
 from ..models import SwinTransformer
 from .batches import Images, loader
 from .distributed import World, pick_device

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import variants
+from ..card import Preprocess
 from ..checkpoints import load, replacing, save
 from ..data import AUGMENTS, Source, open_source
 from ..errors import ConfigError, OutputError, TrainingError
-from ..images import Preprocess
 from ..models import SwinTransformer, create
 from . import figures
 from . import state as states

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from swindow import images
+from swindow.card import CHANNELS, Preprocess
 from swindow.errors import ConfigError, DataError
-from swindow.images import Preprocess
+from swindow.media import image as images
 
 
 def photo(width: int = 40, height: int = 30) -> Image.Image:
@@ -22,7 +22,7 @@ def photo(width: int = 40, height: int = 30) -> Image.Image:
 def test_every_mode_becomes_8_bit_grey_or_rgb(mode, channels):
     image = photo().convert("L").convert("I").convert("I;16") if mode == "I;16" else photo().convert(mode)
     converted = images.convert(image, channels)
-    assert converted.mode == images.MODES[channels]
+    assert converted.mode == CHANNELS[channels]
     assert np.asarray(converted).std() > 5  # the picture is still in it
 
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .errors import ConfigError, DataError
+from ..card import CHANNELS, Preprocess
+from ..errors import DataError
 
 MAX_PIXELS = 150_000_000  # more is refused before it is decoded: a few kB of PNG can unfold into gigabytes
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-MODES = {1: "L", 3: "RGB"}
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -27,56 +23,18 @@ FILTERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Preprocess:
-    """How an image becomes the model's input; it travels with a checkpoint.
+class ImageFile:
+    """An image that is decoded when it is needed: a path, small to send to another process.
 
     Attributes:
-        size: height and width of the result, in pixels.
-        fit: ``"crop"`` keeps the proportions and cuts the centre out, ``"squash"`` stretches the whole image.
-        crop_fraction: with ``"crop"``, the side of the cut over the image's short side; the official 224 / 256.
-        interpolation: "nearest", "bilinear" or "bicubic" (antialiased).
-        mean, std: per channel, for values from 0 to 1; their length is the number of channels, 1 (grey) or 3 (RGB).
+        path: the file.
     """
 
-    size: tuple[int, int] = (224, 224)
-    fit: Literal["crop", "squash"] = "crop"
-    crop_fraction: float = 224 / 256
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    path: str
 
-    def __post_init__(self) -> None:
-        for field in ("size", "mean", "std"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))  # JSON gives lists
-        if len(self.mean) not in MODES or len(self.std) != len(self.mean):
-            raise ConfigError(f"mean and std: got {self.mean} and {self.std}, expected 1 or 3 numbers in each")
-        if len(self.size) != 2 or min(self.size) < 1 or not 0 < self.crop_fraction <= 1 or min(self.std) <= 0:
-            raise ConfigError(f"got {self}, expected size >= 1, 0 < crop_fraction <= 1 and std > 0")
-        if self.interpolation not in FILTERS or self.fit not in ("crop", "squash"):
-            raise ConfigError(f"got {self}, expected interpolation in {list(FILTERS)} and fit 'crop' or 'squash'")
-
-    @property
-    def channels(self) -> int:
-        """Channels of the result: 1 or 3."""
-        return len(self.mean)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain JSON values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def of(cls, metadata: Mapping[str, Any], size: int = 224, channels: int = 3) -> Preprocess:
-        """Returns what a model's metadata says, else ImageNet's values for a size in pixels and 1 or 3 channels.
-
-        Raises:
-            ConfigError: the model takes neither 1 nor 3 channels, so that no image file fits it.
-        """
-        if "preprocess" in metadata:
-            return cls(**metadata["preprocess"])
-        if channels not in MODES:
-            raise ConfigError(f"the model takes {channels} channels; image files give 1 or 3, so pass tensors to it")
-        grey = channels == 1  # the mean over ImageNet's channels
-        return cls((size, size), mean=(0.449,) if grey else IMAGENET_MEAN, std=(0.226,) if grey else IMAGENET_STD)
+    def decode(self) -> Image.Image:
+        """Returns the decoded image, upright. Raises DataError as ``read`` does."""
+        return read(self.path)
 
 
 def read(path: str | Path) -> Image.Image:
@@ -115,7 +73,7 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(MODES[channels])
+    return image.convert(CHANNELS[channels])
 
 
 def fit(image: Image.Image, how: Preprocess) -> Image.Image:

@@ -1,0 +1,128 @@
+"""What the training loop, evaluation and prediction know of a task."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..card import ModelCard
+from ..data.sample import DataInfo, Sample
+
+
+class Example(NamedTuple):
+    """A sample as the model takes it.
+
+    Attributes:
+        inputs: tensors without a batch axis, by the names of the arguments of the model's ``forward``.
+        target: what the loss and the metric compare with; tensors or plain values.
+        meta: what predictions need to be mapped back to the original: its key, size, the geometry applied.
+    """
+
+    inputs: Mapping[str, Tensor]
+    target: Any
+    meta: Mapping[str, Any]
+
+
+@dataclasses.dataclass
+class Batch:
+    """Examples side by side.
+
+    Attributes:
+        inputs: what the model is called with: ``model(**batch.inputs)``.
+        targets: as the task's ``collate`` makes them: tensors, lists, tuples or dicts of tensors.
+        metas: one per example.
+    """
+
+    inputs: dict[str, Tensor]
+    targets: Any
+    metas: Sequence[Mapping[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.metas)
+
+    def to(self, device: torch.device) -> Batch:
+        """Returns the batch with its tensors on a device, without waiting for copies from pinned memory."""
+        move = lambda t: t.to(device, non_blocking=True)  # noqa: E731
+        return Batch(_map(self.inputs, move), _map(self.targets, move), self.metas)
+
+    def pin_memory(self) -> Batch:
+        """Returns the batch in pinned memory; PyTorch's DataLoader calls this."""
+        return Batch(_map(self.inputs, Tensor.pin_memory), _map(self.targets, Tensor.pin_memory), self.metas)
+
+
+class Metric(Protocol):
+    """Sums up how good predictions are; one per process, merged at the end.
+
+    Attributes:
+        best: the key of ``compute`` that decides which epoch is best, and whether "high" or "low" is better.
+    """
+
+    best: tuple[str, str]
+
+    def update(self, predictions: Sequence[Any], targets: Any) -> None:
+        """Adds the predictions of a batch, one per example, as ``Task.decode`` gives them."""
+        ...
+
+    def merge(self, others: Sequence[Metric]) -> None:
+        """Adds what other processes have counted. A metric is picklable."""
+        ...
+
+    def compute(self) -> dict[str, Any]:
+        """Returns the figures as JSON values."""
+        ...
+
+
+class Task(Protocol):
+    """All that is specific to what is learned; built from a frozen, torch-free settings dataclass."""
+
+    name: str
+
+    def build(self, info: DataInfo, parts: Any = None) -> nn.Module:
+        """Returns a new model, or one filled from a checkpoint's parts; it holds only what its forward uses."""
+        ...
+
+    def transform(self, sample: Sample, rng: np.random.Generator | None, train: bool) -> list[Example]:
+        """Returns what the model sees of a sample, in a worker process; several views where evaluation wants them."""
+        ...
+
+    def collate(self, examples: Sequence[Example], rng: np.random.Generator | None, train: bool) -> Batch:
+        """Returns examples as a batch; what mixes several samples happens here."""
+        ...
+
+    def units(self, batch: Batch) -> dict[str, float]:
+        """Returns what each loss is a mean over (images, labelled pixels, boxes), known before forward."""
+        ...
+
+    def loss(self, outputs: Any, batch: Batch) -> dict[str, tuple[Tensor, str]]:
+        """Returns the losses by name, each an fp32 sum and the unit that it is a mean over."""
+        ...
+
+    def decode(self, outputs: Any, metas: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Returns one prediction per example, mapped back to the original where it has places."""
+        ...
+
+    def metric(self) -> Metric:
+        """Returns an empty metric."""
+        ...
+
+    def card(self, info: DataInfo) -> ModelCard:
+        """Returns what is to travel with the weights."""
+        ...
+
+
+def _map(value: Any, change: Any) -> Any:
+    """Applies a function to every tensor in nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _map(item, change) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map(item, change) for item in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_map(item, change) for item in value)
+    return value
