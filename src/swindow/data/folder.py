@@ -16,7 +16,6 @@ from .augment import photo
 from .source import Source, Split
 from .split import stratified_split
 
-
 HELD_OUT_NAMES = ("val", "valid", "validation", "test")
 MOST_BAD = 0.1  # of all files; more unusable ones are an error, not a blemish
 
