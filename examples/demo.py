@@ -28,12 +28,13 @@ def swindow(*args: str) -> None:
 
 def held_out_digits(how_many: int) -> list[str]:
     """Saves some of the digits that were kept from training as pictures, their true class in the name."""
-    split = data.digits().held_out
+    held_out = data.digits().held_out
     paths = []
-    for i in range(0, len(split), len(split) // how_many):
-        path = OUT / "images" / f"{split.names[i].replace('/', '_')}_is_{split.labels[i]}.png"
+    for i in range(0, len(held_out), len(held_out) // how_many):
+        sample = held_out[i]
+        path = OUT / "images" / f"{sample.key.replace('/', '_')}_is_{sample.target}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        split.read(i).save(path)
+        sample.media.decode().save(path)
         paths.append(str(path))
     return paths[:how_many]
 

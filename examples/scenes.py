@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swindow.data import Split, digits
+from swindow.data import Dataset, digits
 
 SIZE = (46, 62)  # pixels; no multiple of a window, as real images are not
 CLASSES = 11  # background, then the digits 0 to 9
@@ -27,13 +27,7 @@ class Scene(NamedTuple):
     mask: Tensor
 
 
-def splits() -> tuple[Split, Split]:
-    """Returns the digits to make scenes of for training, and those for evaluation."""
-    source = digits()
-    return source.train, source.held_out
-
-
-def scene(split: Split, random: np.random.Generator, attempts: int = 8) -> Scene:
+def scene(digits: Dataset, random: np.random.Generator, attempts: int = 8) -> Scene:
     """Returns a new scene: digits of 14 to 20 pixels at places where they do not overlap."""
     image, mask, boxes, labels = torch.zeros(1, *SIZE), torch.zeros(SIZE, dtype=torch.int64), [], []
     for _ in range(attempts):
@@ -42,24 +36,24 @@ def scene(split: Split, random: np.random.Generator, attempts: int = 8) -> Scene
         place = slice(y, y + side), slice(x, x + side)
         if mask[place].any():
             continue
-        i = int(random.integers(len(split)))
-        small = torch.from_numpy(np.array(split.read(i), np.float32) / 255)
+        digit = digits[int(random.integers(len(digits)))]
+        small = torch.from_numpy(np.array(digit.media.decode(), np.float32) / 255)
         ink = F.interpolate(small[None, None], (side, side), mode="bicubic")[0, 0].clamp(0, 1)
         image[(0, *place)] = ink
-        mask[place] = (ink > 0.3) * (split.labels[i] + 1)
+        mask[place] = (ink > 0.3) * (digit.target + 1)
         boxes.append([x, y, x + side, y + side])
-        labels.append(split.labels[i] + 1)
+        labels.append(digit.target + 1)
     return Scene(image, torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels), mask)
 
 
 def train(model: nn.Module, loss_of: Callable[[list[Scene]], Tensor], steps: int, batch: int, lr: float) -> None:
     """Trains a model on new scenes at every step, and says how it goes."""
-    digits, random = splits()[0], np.random.default_rng(0)
+    split, random = digits().train, np.random.default_rng(0)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     model.train()
     for step in range(steps):
-        loss = loss_of([scene(digits, random) for _ in range(batch)])
+        loss = loss_of([scene(split, random) for _ in range(batch)])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -71,8 +65,8 @@ def train(model: nn.Module, loss_of: Callable[[list[Scene]], Tensor], steps: int
 
 def held_out_scenes(count: int = 40) -> list[Scene]:
     """Returns scenes of digits that no training sees."""
-    digits, random = splits()[1], np.random.default_rng(1)
-    return [scene(digits, random) for _ in range(count)]
+    split, random = digits().held_out, np.random.default_rng(1)
+    return [scene(split, random) for _ in range(count)]
 
 
 def train_to_segment(name: str, model: nn.Module, logits: Callable[[Tensor], Tensor], steps: int) -> float:

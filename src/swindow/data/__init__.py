@@ -1,4 +1,4 @@
-"""Labelled images: the built-in digits, or a folder of class folders."""
+"""Data sets: the built-in digits, or a folder of class folders."""
 
 from __future__ import annotations
 
@@ -6,28 +6,45 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .augment import AUGMENTS, Augment
-from .digits import digits
-from .folder import folder
-from .source import Source, Split
-from .split import stratified_split
+from .digits import Digits, ImageArray, digits
+from .folder import ImageFolder, folder, image_suffixes
+from .sample import DataInfo, Dataset, Sample, Splits, Subset
+from .split import digest, hold_out, stratified_split, warnings
 
-__all__ = ["AUGMENTS", "Augment", "Source", "Split", "digits", "folder", "open_source", "stratified_split"]
+__all__ = [
+    "AUGMENTS",
+    "Augment",
+    "DataInfo",
+    "Dataset",
+    "Digits",
+    "ImageArray",
+    "ImageFolder",
+    "Sample",
+    "Splits",
+    "Subset",
+    "digest",
+    "digits",
+    "folder",
+    "hold_out",
+    "image_suffixes",
+    "open",
+    "stratified_split",
+    "warnings",
+]
 
 
-def open_source(
-    data: str | Path,
-    held_out: float = 0.2,
-    seed: int = 0,
-    verify: bool = True,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Source:
-    """Returns the source that DATA on the command line names: ``digits``, or the path of a folder of class folders.
+def open(
+    data: Splits | str | Path, verify: bool = True, on_progress: Callable[[int, int], None] | None = None
+) -> Splits:
+    """Returns the data that DATA on the command line names: ``digits``, or the path of a folder of class folders.
 
-    The other arguments are those of ``data.folder``; the digits' split is fixed.
+    Splits are returned as they are. The other arguments are those of ``data.folder``.
 
     Raises:
-        DataError: the source is absent or unusable.
+        DataError: the data is absent or unusable.
     """
+    if isinstance(data, Splits):
+        return data
     if str(data) == "digits":
         return digits()
-    return folder(data, held_out, seed, verify, on_progress)
+    return folder(data, verify, on_progress)

@@ -2,20 +2,69 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+
 import numpy as np
 from PIL import Image
 
-from ..card import Preprocess
+from ..card import HeldOut
 from ..errors import DataError
-from .augment import affine
-from .source import Source, Split
-from .split import stratified_split
+from .sample import DataInfo, Sample, Splits
+from .split import digest, hold_out
 
-SPLIT_SEED = 0  # the split is part of the data set: 20 % of every class, the same for every run
-MEAN, STD = 0.305, 0.376  # of the digits' values, 0 to 1
+# The split is part of the data set: 20 % of every class, the same for every run.
+SPLIT = HeldOut(share=0.2, seed=0)
 
 
-def digits() -> Source:
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageArray:
+    """An image in memory.
+
+    Attributes:
+        pixels: grey (H, W) or RGB (H, W, 3), uint8.
+    """
+
+    pixels: np.ndarray
+
+    def decode(self) -> Image.Image:
+        """Returns the image."""
+        return Image.fromarray(self.pixels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Digits:
+    """All the digits.
+
+    Attributes:
+        images: (1797, 8, 8) uint8, grey.
+        classes: (1797,) int64, 0 to 9.
+    """
+
+    images: np.ndarray
+    classes: np.ndarray
+
+    @property
+    def info(self) -> DataInfo:
+        """What is known of the data."""
+        return DataInfo("digits", class_names=tuple("0123456789"), channels=1, recipe="digits")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Sample:
+        return Sample(ImageArray(self.images[i]), int(self.classes[i]), f"digits/{i:04d}")
+
+    def labels(self) -> np.ndarray:
+        """Returns the class of every image: (len,) int64."""
+        return self.classes
+
+    def fingerprint(self) -> str:
+        """Changes when images or labels do."""
+        return digest(hashlib.sha256(self.images.tobytes()).hexdigest(), self.classes.tolist())
+
+
+def digits() -> Splits:
     """Returns the digits: 10 classes, 1,797 grey images, 1,438 to train on and 359 held out.
 
     Raises:
@@ -27,28 +76,4 @@ def digits() -> Source:
         raise DataError("'digits' comes with scikit-learn; try pip install 'swindow[train]'") from error
     data = load_digits()
     images = (data.images * (255 / 16)).round().astype(np.uint8)  # (1797, 8, 8); the source counts from 0 to 16
-    train, held_out = stratified_split(data.target.tolist(), 0.2, SPLIT_SEED)
-
-    def split(indices: list[int]) -> Split:
-        return Split(
-            tuple(f"digits/{i:04d}" for i in indices),
-            tuple(int(data.target[i]) for i in indices),
-            lambda i: Image.fromarray(images[indices[i]]),
-        )
-
-    return Source(
-        name="digits",
-        classes=tuple("0123456789"),
-        train=split(train),
-        held_out=split(held_out),
-        variant="swin_nano",
-        image_size=16,  # twice the digits' own: with patches of 2 every pixel of theirs is a token
-        lr=3e-3,
-        augment=affine,
-        preprocess=preprocess,
-    )
-
-
-def preprocess(size: int) -> Preprocess:
-    """Returns how a digit is prepared: grey, the whole image, resized to ``size`` pixels."""
-    return Preprocess((size, size), "squash", interpolation="bicubic", mean=(MEAN,), std=(STD,))
+    return hold_out(Digits(images, data.target.astype(np.int64)), SPLIT)

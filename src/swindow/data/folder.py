@@ -2,156 +2,268 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
-from .. import media
-from ..card import Preprocess
 from ..errors import DataError
-from .augment import photo
-from .source import Source, Split
-from .split import stratified_split
+from ..media import ImageFile
+from .sample import DataInfo, Sample, Splits
+from .split import digest
 
-HELD_OUT_NAMES = ("val", "valid", "validation", "test")
-MOST_BAD = 0.1  # of all files; more unusable ones are an error, not a blemish
+TRAINING = ("train", "training", "trn")
+VALIDATION = ("val", "valid", "validation", "dev", "eval", "evaluation")
+TEST = ("test", "testing")
+MOST_BAD = 0.1  # of all images; more unusable ones are an error, not a blemish
+# What Pillow has a suffix for and never gives pixels of: data it only recognises, and what it only writes.
+NOT_IMAGES = ("BUFR", "GRIB", "HDF5", "MPEG", "PALM", "PDF")
 
-Files = list[tuple[Path, int]]  # each file and its class
+_EXPECTED = "expected a folder with one sub-folder of images per class"
+_NO_FILE = -1  # the size of what is no file
 
 
-def folder(
-    root: str | Path,
-    held_out: float = 0.2,
-    seed: int = 0,
-    verify: bool = True,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Source:
+@dataclasses.dataclass(frozen=True)
+class ImageFolder:
+    """Image files, each with a class.
+
+    Attributes:
+        root: the folder that the keys are below.
+        keys: the path of every image, below ``root``, with ``/`` on every system.
+        classes: the class of every image, an index into ``info.class_names``.
+        sizes: of every file, in bytes.
+        info: what is known of the data.
+    """
+
+    root: str
+    keys: Sequence[str]
+    classes: Sequence[int]
+    sizes: Sequence[int]
+    info: DataInfo
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, i: int) -> Sample:
+        return Sample(ImageFile(os.path.join(self.root, self.keys[i])), self.classes[i], self.keys[i])
+
+    def labels(self) -> np.ndarray:
+        """Returns the class of every image: (len,) int64."""
+        return np.asarray(self.classes, np.int64)
+
+    def fingerprint(self) -> str:
+        """Changes when names of classes, keys, labels or sizes do; a copy elsewhere has the same."""
+        return digest(*map(list, (self.info.class_names, self.keys, self.classes, self.sizes)))
+
+
+def folder(root: str | Path, verify: bool = True, on_progress: Callable[[int, int], None] | None = None) -> Splits:
     """Returns the images of a folder whose sub-folders are the classes.
 
-    With ``train`` and ``val`` (or ``valid``, ``validation``, ``test``) inside, these are the splits; else a share of
-    every class is held out. Hidden files are passed over.
+    With ``train`` and ``val`` inside, these are the splits; else everything is in ``train``. In any case of letters,
+    ``training`` and ``trn`` stand for ``train``; ``valid``, ``validation``, ``dev``, ``eval`` and ``evaluation`` for
+    ``val``. ``test`` or ``testing`` is held out where there is no ``val``.
+
+    Hidden files are passed over. Files that are not images by their suffix are passed over and counted.
 
     Args:
         root: the folder.
-        held_out: the held-out share of every class (fraction), where the folder has no split of its own.
-        seed: decides which images are held out.
-        verify: decode every file once now, so that broken ones are reported and skipped; else only names are looked at
-            and a broken file is an error when training meets it.
-        on_progress: called with the files verified so far and their number.
+        verify: decode every image once now, so that broken ones are reported and skipped; else only names are looked
+            at and a broken image is an error when training meets it.
+        on_progress: called with the images verified so far and their number.
 
     Raises:
-        DataError: the folder is absent or empty, has fewer than two classes, a class without usable images, classes
-            in the held-out folder that are not in the other, or more than 10 % unusable files.
+        DataError: the folder is absent or empty, cannot be told to be classes or splits, has fewer than two classes, a
+            class without usable images, classes in the held-out folder that are not in the other, or more than 10 %
+            unusable images.
     """
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: {'is a file' if root.exists() else 'there is no such folder'}; {_EXPECTED}")
-    parts = [root / "train" if (root / "train").is_dir() else root]
-    if parts[0] != root:
-        parts += [root / name for name in HELD_OUT_NAMES if (root / name).is_dir()][:1]
-    classes = _class_names(parts[0])
-    listed = [_list_files(part, classes) for part in parts]
-    usable, skipped = _usable([file for files in listed for file in files], verify, on_progress)
-    kept = [[file for file in files if file[0] in usable] for files in listed]
-    _check(root, classes, kept[0], len(skipped), sum(map(len, listed)))
-    if len(parts) == 1:
-        train, rest = stratified_split([c for _, c in kept[0]], held_out, seed)
-        kept = [[kept[0][i] for i in train], [kept[0][i] for i in rest]]
-    if not kept[1]:
-        raise DataError(f"{parts[-1]}: no usable images are held out for evaluation; {_EXPECTED}")
-    return Source(
-        name=root.name,
-        classes=classes,
-        train=_split(kept[0]),
-        held_out=_split(kept[1]),
-        variant="swin_tiny",
-        image_size=None,
-        lr=5e-4,
-        augment=photo,
-        preprocess=preprocess,
-        skipped=skipped,
+    parts, notes = _parts(root)
+    classes = _class_names(root / parts[0])
+    ignored: Counter[str] = Counter()
+    listed = [_list_images(root, part, classes, ignored) for part in parts]
+    problems = _problems(root, [image for images in listed for image in images], verify, on_progress)
+    usable = [[image for image in images if image.key not in problems] for images in listed]
+    _check(root, classes, usable[0], list(problems.values()), sum(map(len, listed)), ignored)
+    if not usable[-1]:
+        raise DataError(f"{root / parts[-1]}: no usable images are held out for evaluation; {_EXPECTED}")
+    if ignored:
+        notes.append(f"{root}: passed over {_by_suffix(ignored)}: not images by their names")
+    info = DataInfo(
+        name=os.path.basename(os.path.abspath(root)),
+        class_names=classes,
+        skipped=tuple(problems.values()),
+        ignored=ignored.total(),
+        notes=tuple(notes),
     )
+    return Splits(*(_dataset(root, images, info) for images in usable))
 
 
-def preprocess(size: int) -> Preprocess:
-    """Returns how a photo is prepared: ImageNet's values, the centre cut out, resized to ``size`` pixels."""
-    return Preprocess((size, size))
+class _Image(NamedTuple):
+    key: str
+    label: int
+    size: int
 
 
-_EXPECTED = "expected a folder with one sub-folder of images per class"
+def _dataset(root: Path, images: list[_Image], info: DataInfo) -> ImageFolder:
+    keys, classes, sizes = zip(*images, strict=True)
+    return ImageFolder(str(root), keys, classes, sizes, info)
+
+
+def _parts(root: Path) -> tuple[list[str], list[str]]:
+    """The folders of the splits below the root, training first ("": the root itself), and what is to be said of them.
+
+    A folder named like a split can be a class, too: trains among vehicles, "test" beside "control". It is one where
+    other folders hold images and nothing in it looks like classes.
+    """
+    inside = _folders(root)
+    kinds = [[name for name in inside if name.lower() in names] for names in (TRAINING, VALIDATION, TEST)]
+    for names in kinds:
+        if len(names) > 1:
+            raise DataError(f"{root}: {' and '.join(names)} are names of the same split; leave one of them there")
+    training, validation, test = kinds
+    named = [*training, *validation, *test]
+    if training and len(named) > 1:
+        unused = [f"{root / test[0]} is not used: {validation[0]} is held out"] if len(named) > 2 else []
+        return named[:2], unused
+    if not named:
+        return [""], []
+    beside = [name for name in inside if name not in named and _holds_images(root / name)]
+    within = _folders(root / named[0])
+    if training and within and not beside:
+        return training, []  # a share of them can be held out
+    expected = "expected train/CLASS/images and val/CLASS/images, or CLASS/images"
+    if not beside:
+        missing = f"{training[0]} has no class folders in it" if training else "there is no folder to train on"
+        raise DataError(f"{root}: no classes but {' and '.join(named)}, which names a split, and {missing}; {expected}")
+    if (training and within) or set(within) & set(beside):
+        raise DataError(
+            f"{root}: {named[0]} names a split and has folders in it, but {', '.join(beside[:3])} beside it holds "
+            f"images too; {expected}; move or rename one of them"
+        )
+    return [""], [f"{root / named[0]} is taken for a class, as {beside[0]} is one, though it names a split"]
+
+
+def _folders(folder: Path) -> list[str]:
+    """The names of the sub-folders that are not hidden, sorted."""
+    return [entry.name for entry in _entries(folder) if entry.is_dir()]
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What is in a folder and not hidden, sorted by code points: the same order on every system."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
 
 
 def _class_names(part: Path) -> tuple[str, ...]:
     """The sub-folders that are classes, sorted."""
-    names = tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+    names = tuple(_folders(part))
     if not names:
-        what = "holds no sub-folders" if any(part.iterdir()) else "is empty"
-        raise DataError(f"{part}: {what}; {_EXPECTED}")
+        raise DataError(f"{part}: {'holds no sub-folders' if any(part.iterdir()) else 'is empty'}; {_EXPECTED}")
     if len(names) == 1:
         raise DataError(f"{part}: got one class ({names[0]}), expected at least two; {_EXPECTED}")
     return names
 
 
-def _list_files(part: Path, classes: tuple[str, ...]) -> Files:
-    """Every file below the class folders, in a fixed order."""
-    if part.is_dir():
-        for name in _class_names(part):
-            if name not in classes:
-                raise DataError(f"{part / name}: a class that the training folder does not have; it has {classes}")
-    return [
-        (path, c)
-        for c, name in enumerate(classes)
-        for path in sorted((part / name).rglob("*"))
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(part).parts)
-    ]
+def _list_images(root: Path, part: str, classes: tuple[str, ...], ignored: Counter[str]) -> list[_Image]:
+    """Every image below the class folders, in a fixed order. Counts the other files in ``ignored``, by suffix."""
+    present = _class_names(root / part)
+    for name in present:
+        if name not in classes:
+            raise DataError(f"{root / part / name}: a class that the training folder does not have; it has {classes}")
+    suffixes, images = image_suffixes(), []
+    for name in present:
+        for key, entry in _files(root / part / name, f"{part}/{name}" if part else name):
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if suffix not in suffixes:
+                ignored[suffix] += 1
+                continue
+            size = entry.stat().st_size if entry.is_file() else _NO_FILE
+            images.append(_Image(key, classes.index(name), size))
+    return images
 
 
-def _usable(
-    files: Files, verify: bool, on_progress: Callable[[int, int], None] | None
-) -> tuple[set[Path], tuple[str, ...]]:
-    """The files that decode (or, unverified, have the name of an image), and why each other one does not."""
+def _files(folder: str | Path, key: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file below a folder, with its path below the root. Links to files count, links to folders do not."""
+    for entry in _entries(folder):
+        below = f"{key}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(entry.path, below)
+        elif entry.is_file() or (entry.is_symlink() and not entry.is_dir()):  # the second: a link to nothing
+            yield below, entry
+
+
+def _holds_images(folder: Path) -> bool:
+    suffixes = image_suffixes()
+    return any(os.path.splitext(key)[1].lower() in suffixes for key, _ in _files(folder, ""))
+
+
+def image_suffixes() -> frozenset[str]:
+    """Returns the suffixes of images, lower case, with their dot: those of all formats that Pillow can read."""
     Image.init()
-    suffixes = Image.registered_extensions()
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind not in NOT_IMAGES)
 
-    def problem(path: Path) -> str | None:
-        if path.suffix.lower() not in suffixes:
-            return f"{path}: not an image by its name"
+
+def _problems(
+    root: Path, images: list[_Image], verify: bool, on_progress: Callable[[int, int], None] | None
+) -> dict[str, str]:
+    """The keys of the images that cannot be used, and why. Decodes them all, or, unverified, none."""
+
+    def problem(image: _Image) -> str | None:
+        path = root / image.key
+        if image.size == _NO_FILE:
+            return f"{path}: a link to a file that is not there"
         try:
             if verify:
-                media.read(path)
+                ImageFile(str(path)).decode()
         except DataError as error:
             return str(error)
         return None
 
-    def counted(problems: Iterable[str | None]) -> Iterable[str | None]:
-        for done, item in enumerate(problems, start=1):
-            if on_progress is not None:
-                on_progress(done, len(files))
-            yield item
-
+    found = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
-        problems = list(counted(pool.map(problem, [path for path, _ in files])))
-    usable = {path for (path, _), bad in zip(files, problems, strict=True) if bad is None}
-    return usable, tuple(bad for bad in problems if bad is not None)
+        for start in range(0, len(images), 1000):  # a pool takes all its work at once, so it is handed out in portions
+            some = images[start : start + 1000]
+            for done, (image, bad) in enumerate(zip(some, pool.map(problem, some), strict=True), start=start + 1):
+                if bad is not None:
+                    found[image.key] = bad
+                if on_progress is not None:
+                    on_progress(done, len(images))
+    return found
 
 
-def _check(root: Path, classes: tuple[str, ...], train: Files, bad: int, total: int) -> None:
+def _check(
+    root: Path, classes: tuple[str, ...], train: list[_Image], bad: list[str], total: int, ignored: Counter[str]
+) -> None:
     """Raises DataError where too little can be used."""
+    passed_over = f" ({_by_suffix(ignored)} passed over: not images by their names)" if ignored else ""
     if total == 0:
-        raise DataError(f"{root}: the class folders hold no files; {_EXPECTED}")
-    if bad > MOST_BAD * total:
+        raise DataError(f"{root}: the class folders hold no images{passed_over}; {_EXPECTED}")
+    if len(bad) > MOST_BAD * total:
         raise DataError(
-            f"{root}: {bad} of {total} files are unusable, more than {MOST_BAD:.0%}; "
-            "is this a folder of images? 'swindow train' lists them when they are few"
+            f"{root}: {len(bad)} of {total} images are unusable, more than {MOST_BAD:.0%}; the first: "
+            + "; ".join(bad[:3])
         )
-    present = {c for _, c in train}
+    present = {image.label for image in train}
     empty = [name for c, name in enumerate(classes) if c not in present]
     if empty:
-        raise DataError(f"{root}: no usable images in class {', '.join(empty)}; add some or remove the folder")
+        raise DataError(
+            f"{root}: no usable images in class {', '.join(empty)}{passed_over}; add some or remove the folder"
+        )
 
 
-def _split(files: Files) -> Split:
-    return Split(tuple(str(path) for path, _ in files), tuple(c for _, c in files), lambda i: media.read(files[i][0]))
+def _by_suffix(ignored: Counter[str]) -> str:
+    """Example: ``13 files (12 .xml, 1 without suffix)``."""
+    kinds = [f"{count} {suffix or 'without suffix'}" for suffix, count in ignored.most_common(5)]
+    rest = ignored.total() - sum(count for _, count in ignored.most_common(5))
+    return f"{ignored.total()} files ({', '.join(kinds)}{f', {rest} others' if rest else ''})"

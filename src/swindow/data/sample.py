@@ -36,7 +36,8 @@ class DataInfo:
         channels: channels of its images, 1 (grey) or 3 (RGB).
         recipe: the entry of ``training.recipes`` that suits it.
         skipped: the files that cannot be used, each with the reason.
-        ignored: files passed over because they are not images by their name.
+        ignored: number of files passed over because they are not images by their names.
+        notes: what a user should know of how the data was read, one sentence each.
     """
 
     name: str
@@ -46,6 +47,7 @@ class DataInfo:
     recipe: str = "photos"
     skipped: tuple[str, ...] = ()
     ignored: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Dataset(Protocol):

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..card import HeldOut
+from ..errors import DataError
 from .sample import Dataset, Splits, Subset
+
+UNEQUAL = 10  # times as many training images in the largest class as in the smallest: accuracy hides the small ones
+FEW = 5  # held-out images of a class: with fewer, one image more or less right is over 20 points of its accuracy
 
 
 def digest(*parts: Any) -> str:
@@ -19,10 +23,21 @@ def digest(*parts: Any) -> str:
 
 
 def hold_out(dataset: Dataset, how: HeldOut) -> Splits:
-    """Returns a data set in two: what to train on and what is held out. The same ``how`` gives the same split."""
+    """Returns a data set in two: what to train on and what is held out. The same ``how`` gives the same split.
+
+    Samples without classes, and all where ``how.stratified`` is False, are drawn at random from the whole.
+
+    Raises:
+        DataError: there are too few samples to hold any out.
+    """
     labels = dataset.labels() if how.stratified else None
     of = [0] * len(dataset) if labels is None else labels.tolist()
     train, held_out = stratified_split(of, how.share, how.seed)
+    if not held_out:
+        raise DataError(
+            f"{dataset.info.name}: too few images to hold any out for evaluation ({len(dataset)} in {len(set(of))} "
+            "classes, one of each has to stay in training); add some"
+        )
     return Splits(Subset(dataset, tuple(train)), Subset(dataset, tuple(held_out)))
 
 
@@ -46,3 +61,41 @@ def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple
         held_out += np.random.default_rng((seed, int(c))).permutation(members)[:count].tolist()
     chosen = set(held_out)
     return [i for i in range(len(labels)) if i not in chosen], sorted(chosen)
+
+
+def warnings(data: Splits) -> list[str]:
+    """Returns what a user should know before training, one sentence each.
+
+    These are the notes of the data; classes with no training or held-out images, or with fewer than ``FEW`` held-out
+    ones; and a largest class with at least ``UNEQUAL`` times the training images of the smallest.
+    """
+    info = data.train.info
+    found = list(info.notes)
+    train, held_out = (
+        None if labels is None else np.bincount(labels, minlength=len(info.class_names))
+        for labels in (data.train.labels(), None if data.held_out is None else data.held_out.labels())
+    )
+
+    def some(chosen: np.ndarray, counts: np.ndarray) -> str:
+        """The classes with the lowest counts first, at most five."""
+        order = sorted(np.flatnonzero(chosen).tolist(), key=lambda c: int(counts[c]))
+        more = f" and {len(order) - 5} more" if len(order) > 5 else ""
+        return ", ".join(f"{info.class_names[c]} ({counts[c]})" for c in order[:5]) + more
+
+    if train is not None and not train.all():
+        found.append(f"no images to train on in class {some(train == 0, train)}")
+    if held_out is not None:
+        if train is not None and not held_out.all():
+            found.append(
+                f"no images are held out of class {some(held_out == 0, train)}: how well it is learned is not measured"
+            )
+        few = (held_out > 0) & (held_out < FEW)
+        if few.any():
+            found.append(f"fewer than {FEW} images are held out of class {some(few, held_out)}: its figures are rough")
+    if train is not None and train.any() and train.max() >= UNEQUAL * train[train > 0].min():
+        largest, smallest = int(train.argmax()), int(np.where(train > 0, train, train.max()).argmin())
+        found.append(
+            f"classes are unequal: {train[largest]} training images of {info.class_names[largest]}, "
+            f"{train[smallest]} of {info.class_names[smallest]}; accuracy mostly tells of the large ones"
+        )
+    return found
