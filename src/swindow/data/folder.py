@@ -83,12 +83,15 @@ def folder(root: str | Path, verify: bool = True, on_progress: Callable[[int, in
             unusable images.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: {'is a file' if root.exists() else 'there is no such folder'}; {_EXPECTED}")
-    parts, notes = _parts(root)
-    classes = _class_names(root / parts[0])
     ignored: Counter[str] = Counter()
-    listed = [_list_images(root, part, classes, ignored) for part in parts]
+    try:
+        if not root.is_dir():
+            raise DataError(f"{root}: {'is a file' if root.exists() else 'there is no such folder'}; {_EXPECTED}")
+        parts, notes = _parts(root)
+        classes = _class_names(root / parts[0])
+        listed = [_list_images(root, part, classes, ignored) for part in parts]
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from error
     problems = _problems(root, [image for images in listed for image in images], verify, on_progress)
     usable = [[image for image in images if image.key not in problems] for images in listed]
     _check(root, classes, usable[0], list(problems.values()), sum(map(len, listed)), ignored)
@@ -134,7 +137,7 @@ def _parts(root: Path) -> tuple[list[str], list[str]]:
         unused = [f"{root / test[0]} is not used: {validation[0]} is held out"] if len(named) > 2 else []
         return named[:2], unused
     if not named:
-        return [""], []
+        return [""], _alike(root, inside)
     beside = [name for name in inside if name not in named and _holds_images(root / name)]
     within = _folders(root / named[0])
     if training and within and not beside:
@@ -142,13 +145,24 @@ def _parts(root: Path) -> tuple[list[str], list[str]]:
     expected = "expected train/CLASS/images and val/CLASS/images, or CLASS/images"
     if not beside:
         missing = f"{training[0]} has no class folders in it" if training else "there is no folder to train on"
-        raise DataError(f"{root}: no classes but {' and '.join(named)}, which names a split, and {missing}; {expected}")
+        raise DataError(f"{root}: got {' and '.join(named)}, named like splits, for classes, but {missing}; {expected}")
     if (training and within) or set(within) & set(beside):
         raise DataError(
-            f"{root}: {named[0]} names a split and has folders in it, but {', '.join(beside[:3])} beside it holds "
+            f"{root}: {named[0]} is named like a split and has folders in it, but {', '.join(beside[:3])} beside it holds "
             f"images too; {expected}; move or rename one of them"
         )
-    return [""], [f"{root / named[0]} is taken for a class, as {beside[0]} is one, though it names a split"]
+    return [""], [f"{root / named[0]} is taken for a class, as {beside[0]} is one, though it is named like a split"]
+
+
+def _alike(root: Path, classes: list[str]) -> list[str]:
+    """A remark where every class holds folders of the same names, as splits of another name would (``train_set``)."""
+    inside = {tuple(_folders(root / name)) for name in classes}
+    if len(classes) < 2 or len(inside) > 1 or inside == {()}:
+        return []
+    return [
+        f"{root}: {classes[0]} and {classes[1]} are taken for classes, and hold folders of the same names "
+        f"({', '.join(inside.pop()[:3])}); if they are splits, name them train and val"
+    ]
 
 
 def _folders(folder: Path) -> list[str]:
@@ -158,11 +172,8 @@ def _folders(folder: Path) -> list[str]:
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     """What is in a folder and not hidden, sorted by code points: the same order on every system."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
 
 
 def _class_names(part: Path) -> tuple[str, ...]:
@@ -177,19 +188,17 @@ def _class_names(part: Path) -> tuple[str, ...]:
 
 def _list_images(root: Path, part: str, classes: tuple[str, ...], ignored: Counter[str]) -> list[_Image]:
     """Every image below the class folders, in a fixed order. Counts the other files in ``ignored``, by suffix."""
-    present = _class_names(root / part)
-    for name in present:
-        if name not in classes:
+    numbers, suffixes, images = {name: c for c, name in enumerate(classes)}, image_suffixes(), []
+    for name in _class_names(root / part):
+        if name not in numbers:
             raise DataError(f"{root / part / name}: a class that the training folder does not have; it has {classes}")
-    suffixes, images = image_suffixes(), []
-    for name in present:
         for key, entry in _files(root / part / name, f"{part}/{name}" if part else name):
             suffix = os.path.splitext(entry.name)[1].lower()
             if suffix not in suffixes:
                 ignored[suffix] += 1
                 continue
             size = entry.stat().st_size if entry.is_file() else _NO_FILE
-            images.append(_Image(key, classes.index(name), size))
+            images.append(_Image(key, numbers[name], size))
     return images
 
 
@@ -210,7 +219,6 @@ def _holds_images(folder: Path) -> bool:
 
 def image_suffixes() -> frozenset[str]:
     """Returns the suffixes of images, lower case, with their dot: those of all formats that Pillow can read."""
-    Image.init()
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind not in NOT_IMAGES)
 
 
@@ -220,17 +228,16 @@ def _problems(
     """The keys of the images that cannot be used, and why. Decodes them all, or, unverified, none."""
 
     def problem(image: _Image) -> str | None:
-        path = root / image.key
-        if image.size == _NO_FILE:
-            return f"{path}: a link to a file that is not there"
         try:
-            if verify:
-                ImageFile(str(path)).decode()
+            ImageFile(str(root / image.key)).decode()
         except DataError as error:
             return str(error)
         return None
 
-    found = {}
+    found = {i.key: f"{root / i.key}: a link to a file that is not there" for i in images if i.size == _NO_FILE}
+    if not verify:
+        return found
+    images = [image for image in images if image.key not in found]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
         for start in range(0, len(images), 1000):  # a pool takes all its work at once, so it is handed out in portions
             some = images[start : start + 1000]
@@ -264,6 +271,9 @@ def _check(
 
 def _by_suffix(ignored: Counter[str]) -> str:
     """Example: ``13 files (12 .xml, 1 without suffix)``."""
-    kinds = [f"{count} {suffix or 'without suffix'}" for suffix, count in ignored.most_common(5)]
-    rest = ignored.total() - sum(count for _, count in ignored.most_common(5))
-    return f"{ignored.total()} files ({', '.join(kinds)}{f', {rest} others' if rest else ''})"
+    shown = ignored.most_common(5)
+    kinds = [f"{count} {suffix or 'without suffix'}" for suffix, count in shown]
+    total = ignored.total()
+    if len(ignored) > len(shown):
+        kinds.append(f"{total - sum(count for _, count in shown)} others")
+    return f"{total} file{'s' * (total > 1)} ({', '.join(kinds)})"
