@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from definition import V2, difference, randomise
-from peers import peer
 
+from helpers.definition import V2, difference, randomise
+from helpers.peers import peer
 from swindow import InputError, SwinConfig, SwinTransformer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 import math
 
-import definition
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers import peer
 
 import swindow
+from helpers import definition
+from helpers.peers import peer
 from swindow import caching, explain, kernels
 from swindow.config import SwinConfig
 from swindow.errors import InputError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from definition import V2, difference, randomise
 from torch.export import Dim
 
+from helpers.definition import V2, difference, randomise
 from swindow import SwinConfig, SwinTransformer
 
 SMALL = SwinConfig(embed_dim=8, depths=(2, 1), num_heads=(1, 2), window_size=7, num_classes=5, drop_path_rate=0.1)

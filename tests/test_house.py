@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from peers import peer
 
 import swindow
+from helpers.peers import peer
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted(path.stem for path in (ROOT / "docs" / "site" / "en").glob("*.md"))

@@ -6,13 +6,13 @@ import re
 import shutil
 from html.parser import HTMLParser
 
-import definition
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import swindow
+from helpers import definition
 from swindow import explain
 from swindow.explain import panels, report
 from swindow.explain.findings import Findings

@@ -7,9 +7,9 @@ from types import ModuleType
 
 import pytest
 import torch
-from definition import V2, randomise
 
 import swindow
+from helpers.definition import V2, randomise
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 

@@ -148,8 +148,8 @@ def _parts(root: Path) -> tuple[list[str], list[str]]:
         raise DataError(f"{root}: got {' and '.join(named)}, named like splits, for classes, but {missing}; {expected}")
     if (training and within) or set(within) & set(beside):
         raise DataError(
-            f"{root}: {named[0]} is named like a split and has folders in it, but {', '.join(beside[:3])} beside it holds "
-            f"images too; {expected}; move or rename one of them"
+            f"{root}: {named[0]} is named like a split and has folders in it, but {', '.join(beside[:3])} beside it "
+            f"holds images too; {expected}; move or rename one of them"
         )
     return [""], [f"{root / named[0]} is taken for a class, as {beside[0]} is one, though it is named like a split"]
 

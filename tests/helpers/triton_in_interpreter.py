@@ -4,14 +4,16 @@ import math
 
 import pytest
 import torch
-from definition import difference, randomise
 from torch import nn
 
 from swindow import create, kernels, windows
 from swindow.errors import InputError
-from swindow.kernels import triton
 from swindow.models.attention import ScaledCosine, ScaledDotProduct
 from swindow.windows import SizeRule
+
+from .definition import difference, randomise
+
+triton = pytest.importorskip("swindow.kernels.triton")
 
 FORKS, ATTENDED = SizeRule(shift_single=True, mask_padding=False), SizeRule(mask_padding=False)
 CASES = {
