@@ -47,7 +47,7 @@ class Digits:
     @property
     def info(self) -> DataInfo:
         """What is known of the data."""
-        return DataInfo("digits", class_names=tuple("0123456789"), channels=1, recipe="digits")
+        return DataInfo("digits", class_names=tuple("0123456789"), channels=1, recipe="digits", in_memory=True)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -35,6 +35,7 @@ class DataInfo:
         class_names: names of the classes, in the order of their numbers.
         channels: channels of its images, 1 (grey) or 3 (RGB).
         recipe: the entry of ``training.recipes`` that suits it.
+        in_memory: whether samples cost next to nothing to decode; worker processes would only slow reading down.
         skipped: the files that cannot be used, each with the reason.
         ignored: number of files passed over because they are not images by their names.
         notes: what a user should know of how the data was read, one sentence each.
@@ -45,6 +46,7 @@ class DataInfo:
     class_names: tuple[str, ...] = ()
     channels: int = 3
     recipe: str = "photos"
+    in_memory: bool = False
     skipped: tuple[str, ...] = ()
     ignored: int = 0
     notes: tuple[str, ...] = ()

@@ -1,1 +1,11 @@
-"""Tasks: what is learned, and how well."""
+"""What can be learned: a protocol, and one file per task."""
+
+from __future__ import annotations
+
+from .classify import Classify, ClassifySettings
+from .task import Batch, Example, Metric, Task
+
+__all__ = ["TASKS", "Batch", "Classify", "ClassifySettings", "Example", "Metric", "Task"]
+
+# The tasks that data can ask for by name (``DataInfo.task``), each with the class of its settings.
+TASKS = {"classify": (Classify, ClassifySettings)}

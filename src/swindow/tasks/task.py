@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -59,21 +59,26 @@ class Metric(Protocol):
     """Sums up how good predictions are; one per process, merged at the end.
 
     Attributes:
-        best: the key of ``compute`` that decides which epoch is best, and whether "high" or "low" is better.
+        best: the figures that decide which epoch is best, each with "high" or "low" for what is better; a later one
+            decides where those before are equal.
     """
 
-    best: tuple[str, str]
+    best: Sequence[tuple[str, Literal["high", "low"]]]
 
     def update(self, predictions: Sequence[Any], targets: Any) -> None:
-        """Adds the predictions of a batch, one per example, as ``Task.decode`` gives them."""
+        """Adds a batch: its predictions as ``Task.decode`` gives them, and its targets, on the CPU."""
         ...
 
-    def merge(self, others: Sequence[Metric]) -> None:
-        """Adds what other processes have counted. A metric is picklable."""
+    def merge(self, others: Sequence[Any]) -> None:
+        """Adds what metrics of the same kind in other processes have counted. A metric is picklable."""
         ...
 
     def compute(self) -> dict[str, Any]:
-        """Returns the figures as JSON values."""
+        """Returns the figures as JSON values.
+
+        Numbers are the figures of an epoch: finite, or None where there is nothing to compute one from. Other values
+        are tables: they are kept for the last epoch, and drawn where ``training.plots`` has a picture of that name.
+        """
         ...
 
 
@@ -83,23 +88,37 @@ class Task(Protocol):
     name: str
 
     def build(self, info: DataInfo, parts: Any = None) -> nn.Module:
-        """Returns a new model, or one filled from a checkpoint's parts; it holds only what its forward uses."""
+        """Returns a new model on the CPU; it holds only what its forward uses.
+
+        Args:
+            info: of the data that it is to learn.
+            parts: what to start from instead of random weights: the model that ``swindow.load`` returns.
+        """
         ...
 
     def transform(self, sample: Sample, rng: np.random.Generator | None, train: bool) -> list[Example]:
-        """Returns what the model sees of a sample, in a worker process; several views where evaluation wants them."""
+        """Returns what the model sees of a sample; several views where evaluation wants them.
+
+        It runs in a worker process where there are any, so a task is picklable. ``rng`` is the only source of chance:
+        the same for a sample in an epoch, however often training was stopped. In evaluation it is None.
+        """
         ...
 
     def collate(self, examples: Sequence[Example], rng: np.random.Generator | None, train: bool) -> Batch:
-        """Returns examples as a batch; what mixes several samples happens here."""
+        """Returns examples as a batch; what mixes several samples happens here. ``rng`` is that of the batch."""
         ...
 
     def units(self, batch: Batch) -> dict[str, float]:
-        """Returns what each loss is a mean over (images, labelled pixels, boxes), known before forward."""
+        """Returns what the losses are means over (images, labelled pixels, boxes): how many of each are in a batch."""
         ...
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, tuple[Tensor, str]]:
-        """Returns the losses by name, each an fp32 sum and the unit that it is a mean over."""
+        """Returns the losses by name, each an fp32 sum over the batch and the unit that it is a mean over.
+
+        Their means are added up and minimised. A sum that carries no gradient, for instance of right answers, is not:
+        its mean is only reported. Names and units are the same for every batch. The name "loss" is for a task that
+        has one; else it is that of the total.
+        """
         ...
 
     def decode(self, outputs: Any, metas: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -111,7 +130,7 @@ class Task(Protocol):
         ...
 
     def card(self, info: DataInfo) -> ModelCard:
-        """Returns what is to travel with the weights."""
+        """Returns what is to travel with the weights: the task, its settings, names of classes, preprocessing."""
         ...
 
 

@@ -30,12 +30,14 @@ class TrainConfig:
         label_smoothing: share of the target spread over all classes (fraction).
         drop_path_rate: stochastic depth of the last block (fraction); the variant's own by default.
         image_size: side of the images in pixels; what suits the data and the variant by default.
+        value_range: the values that stand for black and white in float and 16-bit images; by default 0 and 1 for
+            floats, 0 and the largest number of the bit depth for integers. 8-bit images ignore it.
         augment: random changes: photo (random resized crop, flip), affine (small moves), none; auto suits the data.
         held_out: share of every class held out for evaluation (fraction), where the data has no split of its own.
         seed: decides the split, the initial weights, the order of images and every random change.
         device: where to run, for instance cpu, cuda or cuda:1; auto takes a GPU if there is one.
         precision: fp32, bf16 (autocast), or auto: bf16 on GPUs that have it.
-        workers: processes that read images; by default none for the digits, else up to 4. Changes no result.
+        workers: processes that read images; by default none for data in memory, else up to 4. Changes no result.
         save_minutes: how often a long epoch is saved so that a killed run loses little.
         verify: decode every image once before training, so that broken ones are reported and skipped.
     """
@@ -55,6 +57,7 @@ class TrainConfig:
     label_smoothing: float = 0.1
     drop_path_rate: float | None = None
     image_size: int | None = None
+    value_range: tuple[float, float] | None = None
     augment: Literal["auto", "photo", "affine", "none"] = "auto"
     held_out: float = 0.2
     seed: int = 0

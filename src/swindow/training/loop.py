@@ -1,10 +1,11 @@
-"""The training loop."""
+"""The training loop. It knows tasks by their protocol and none of them."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -12,283 +13,329 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
-from .. import variants
-from ..card import Preprocess
-from ..checkpoints import load, replacing, save
-from ..data import AUGMENTS, Source, open_source
-from ..errors import ConfigError, OutputError, TrainingError
-from ..models import SwinTransformer, create
-from . import figures
+from .. import data as data_
+from ..card import HeldOut, preprocessing
+from ..checkpoints import load, replacing
+from ..data import DataInfo, Dataset, Splits
+from ..errors import ConfigError, TrainingError, nearest
+from ..models import SwinTransformer
+from ..tasks import TASKS, Batch, Task
+from . import folder, plots, summary
 from . import state as states
-from .batches import Images, epoch_order, epoch_steps, loader, seed_model
 from .config import TrainConfig
-from .distributed import World, world
-from .evaluation import Evaluation, count, summary
-from .optimizer import adamw, learning_rate
+from .feed import Batches, Plan, leave_if_imported_by_worker, seed_model, stream, usable_workers
+from .measure import measure
+from .optimizer import adamw
+from .parallel import Parallel, World, world
 from .progress import Progress
+from .recipes import choose, recipe_for
+from .schedule import learning_rate
+from .tally import Tally
 
-FILES = ("model.safetensors", "best.safetensors", "metrics.jsonl", "curves.png", "confusion.png", states.FILE)
+OF_THE_TASK = ("variant", "label_smoothing", "drop_path_rate", "image_size", "value_range", "augment")
+READ_EVERY = 10  # steps on a GPU, which goes on while the sums of earlier ones are on their way; a CPU has no such queue
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
     """What a training run made.
 
+    The figures after the last epoch can be had as attributes too: for classification ``result.accuracy`` (fraction),
+    ``result.loss`` (nats) and ``result.images``, all of the held-out data.
+
     Attributes:
-        out: the folder: ``model.safetensors`` (weights after the last epoch), ``best.safetensors`` (of the epoch with
-            the best held-out accuracy), ``metrics.jsonl``, ``curves.png``, ``confusion.png`` and ``state.pt``.
-        accuracy, loss, images: held-out accuracy (fraction), cross-entropy (nats) and images after the last epoch.
-        best: the metrics of the best epoch.
-        history: the metrics of every epoch, as in ``metrics.jsonl``.
+        out: the folder: ``model.safetensors`` (weights after the last epoch), ``best.safetensors`` (of the best
+            epoch), ``metrics.jsonl``, ``curves.png``, a picture of every table of the metric, and ``state.pt``.
+        metrics: the figures of the last epoch.
+        best: the figures of the best epoch.
+        history: the figures of every epoch, as in ``metrics.jsonl``.
         skipped: the files that could not be used, each with the reason.
     """
 
     out: Path
-    accuracy: float
-    loss: float
-    images: int
+    metrics: dict[str, Any]
     best: dict[str, Any]
     history: list[dict[str, Any]]
     skipped: tuple[str, ...]
 
+    def __getattr__(self, name: str) -> Any:
+        figures = self.__dict__.get("metrics", {})
+        if name in figures:
+            return figures[name]
+        raise AttributeError(f"TrainResult has no attribute {name!r}{nearest(name, figures)}")
+
 
 def train(
-    data: Source | str | Path,
+    data: Splits | Dataset | str | Path,
     settings: TrainConfig | None = None,
     *,
+    task: Task | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Trains a classifier, evaluating after every epoch; returns what was made.
+    """Trains a model, evaluating it after every epoch; returns what was made.
 
     A run that was stopped in ``settings.out`` goes on, and ends with the same weights as one that never was (bit for
-    bit on the CPU): all chance is a function of the seed, the epoch and the image, never of what ran before.
+    bit on the CPU): all chance is a function of the seed, the epoch and the sample, never of what ran before.
 
     Args:
-        data: a Source, or what ``data.open_source`` takes: ``digits`` or a folder of class folders.
+        data: what ``data.open`` takes: ``digits`` or a folder of class folders; a data set, of which a share is held
+            out; or data that is split.
         settings: the settings; TrainConfig's defaults if left out.
+        task: what is to be learned; by default what the data suggests, with what ``settings`` says of it.
         overwrite: removes the files of the run that ``settings.out`` holds and starts afresh.
         progress: is told how the run gets on.
 
     Raises:
-        ConfigError: a setting is wrong, or ``settings.out`` holds a run with other settings.
+        ConfigError: a setting is wrong, or ``settings.out`` holds a run with other settings or one that is at work.
         DataError: the data is absent or unusable.
         OutputError: a file cannot be written; the last state is intact, and the run can go on from it.
-        TrainingError: the loss is no longer finite.
+        TrainingError: the loss is no longer finite; the last state is from before that.
     """
+    leave_if_imported_by_worker()
     settings, progress = settings or TrainConfig(), progress or Progress()
     with world(settings.device) as here, contextlib.ExitStack() as stack:
         if not here.first:
             progress = Progress()
         stack.callback(progress.finished)
-        if not isinstance(data, Source):
-            data = open_source(data, settings.held_out, settings.seed, settings.verify, progress.verified)
-        for problem in data.skipped:
-            progress.note(f"skipped {problem}")
-        run = Run(data, settings, here, overwrite)
-        run.all_epochs(progress)
-        return run.finish(progress)
+        here.on_first(lambda: stack.enter_context(folder.held(settings.out)))
+        splits, held_out = opened(data, settings, progress)
+        start = None if settings.weights is None else load(settings.weights)
+        task, lr, why = chosen(task, settings, splits.train.info, start)
+        for line in (why, *summary.of_data(splits, held_out)):
+            progress.note(line)
+        run = Run(splits, held_out, task, settings, lr, start, here, progress)
+        here.on_first(lambda: folder.clear(settings.out, overwrite))
+        run.resume()
+        for line in summary.of_run(run):
+            progress.note(line)
+        stack.callback(run.close)
+        run.all_epochs()
+        return run.finish()
+
+
+def opened(
+    data: Splits | Dataset | str | Path, settings: TrainConfig, progress: Progress
+) -> tuple[Splits, HeldOut | None]:
+    """Returns the data in two, and what was held out of it here; None where it has a split of its own."""
+    splits = data_.open(data, settings.verify, progress.verified)
+    if splits.held_out is not None:
+        return splits, None
+    whole = splits.train
+    how = HeldOut(settings.held_out, settings.seed, whole.labels() is not None, whole.fingerprint())
+    return data_.hold_out(whole, how), how
+
+
+def chosen(
+    task: Task | None, settings: TrainConfig, info: DataInfo, start: SwinTransformer | None
+) -> tuple[Task, float, str]:
+    """Returns the task, the highest learning rate, and a line that says where they come from."""
+    if task is not None:
+        given = [name for name in OF_THE_TASK if getattr(settings, name) != getattr(TrainConfig, name)]
+        if given:
+            raise ConfigError(f"got a task and {given[0]}, which is a setting of the task; give it to the task")
+        lr = settings.lr or recipe_for(info).lr
+        origin = f"from the recipe for {info.recipe}" if settings.lr is None else "as asked for"
+        return task, lr, f"{origin}: learning rate {lr:g}; as given: the task {task.name}"
+    if info.task not in TASKS:
+        raise ConfigError(f"{info.name}: unknown task {info.task!r}{nearest(info.task, TASKS)}")
+    kind, kind_of_settings = TASKS[info.task]
+    choice = choose(settings, info, start and preprocessing(start.card, channels=start.config.in_chans))
+    return kind(kind_of_settings(**choice.task)), choice.lr, choice.why
 
 
 class Run:
     """A training run in one process: the model, how it is trained, and how far it has got."""
 
-    def __init__(self, source: Source, settings: TrainConfig, here: World, overwrite: bool) -> None:
-        if settings.batch_size % here.size:
-            raise ConfigError(
-                f"batch_size: got {settings.batch_size}, expected a multiple of the {here.size} processes"
-            )
-        if len(source.train) < here.size:
-            raise ConfigError(f"{source.name} has {len(source.train)} training images for {here.size} processes")
-        self.source, self.settings, self.here, self.out = source, settings, here, settings.out
-        self.model, self.how = build(source, settings)
+    def __init__(
+        self,
+        splits: Splits,
+        held_out: HeldOut | None,
+        task: Task,
+        settings: TrainConfig,
+        lr: float,
+        start: SwinTransformer | None,
+        here: World,
+        progress: Progress,
+    ) -> None:
+        s, info = settings, splits.train.info
+        assert splits.held_out is not None
+        if s.batch_size % here.size:
+            raise ConfigError(f"batch_size: got {s.batch_size}, expected a multiple of the {here.size} processes")
+        if len(splits.train) < here.size:
+            raise ConfigError(f"{info.name} has {len(splits.train)} training samples for {here.size} processes")
+        self.splits, self.task, self.settings, self.lr, self.here, self.progress = splits, task, s, lr, here, progress
+        self.info, self.out = info, s.out
+        torch.manual_seed(s.seed)
+        self.model: nn.Module = task.build(info, start)
+        self.card = task.card(info).replace(split=held_out)
+        for module in self.model.modules():
+            if isinstance(module, SwinTransformer):
+                module.set_grad_checkpointing(s.grad_checkpointing)
         self.model.to(here.device)
-        self.optimizer = adamw(self.model, settings.weight_decay)
-        self.lr = source.lr if settings.lr is None else settings.lr
-        self.augment = source.augment if settings.augment == "auto" else AUGMENTS[settings.augment]
-        self.workers = settings.workers
-        if self.workers is None:
-            self.workers = 0 if source.name == "digits" else min(4, os.cpu_count() or 1)
+        self.optimizer = adamw(self.model, s.weight_decay)
         bf16_here = here.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and bf16_here)
-        self.identity = {**settings.identity(), "data": states.fingerprint(source), "processes": here.size}
-        if here.first:
-            _prepare_folder(self.out, overwrite)
-        here.wait()
-        self.state = states.resume(self.out, self.identity, self.model, self.optimizer)
-        self.parallel: nn.Module = self.model
-        if here.size > 1:
-            self.parallel = DistributedDataParallel(self.model)
+        self.bf16 = s.precision == "bf16" or (s.precision == "auto" and bf16_here)
+        self.identity = {
+            **s.identity(),
+            "task": task.name,
+            "task settings": dict(self.card.settings),
+            "data": data_.digest(splits.train.fingerprint(), splits.held_out.fingerprint()),
+            "processes": here.size,
+        }
+        self.plan = Plan(
+            len(splits.train), len(splits.held_out), s.batch_size, s.accumulate, s.epochs, s.seed, here.rank, here.size
+        )
+        self.batches = Batches(splits.train, splits.held_out, task, s.seed)
+        asked = (0 if info.in_memory else min(4, os.cpu_count() or 1)) if s.workers is None else s.workers
+        self.workers, why = usable_workers(self.batches, asked)
+        if why:
+            progress.note(why)
+        self.tally = Tally(here)
+        self.read_every = 1 if here.device.type == "cpu" else READ_EVERY
 
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-        return epoch_steps(len(self.source.train), self.settings.batch_size, self.here.size)
+    def resume(self) -> None:
+        """Goes back to where the run in the folder stopped, if there is one."""
+        self.state, weights = states.resume(self.out, self.identity)
+        if weights:
+            self.model.load_state_dict(weights["model"])
+            self.optimizer.load_state_dict(weights["optimizer"])
+        self.parallel = Parallel(self.model, self.here)
+        work = self.plan.work(self.state.epoch, self.state.step)
+        self.feed: Iterator[Batch] = stream(self.batches, work, self.workers, pin=self.here.device.type == "cuda")
 
-    def all_epochs(self, progress: Progress) -> None:
+    def close(self) -> None:
+        """Ends the workers."""
+        self.feed.close()  # type: ignore[attr-defined]  # it is a generator
+
+    def all_epochs(self) -> None:
         """Trains from where the run stands to its last epoch."""
-        progress.started(self.settings.epochs * self.steps, self.state.epoch * self.steps + self.state.step)
+        steps = self.plan.steps
+        self.progress.started(self.settings.epochs * steps, self.state.epoch * steps + self.state.step)
+        self.saved = time.monotonic()
         for epoch in range(self.state.epoch, self.settings.epochs):
-            started = time.monotonic()
-            images_before = self.state.sums[2]
-            self.epoch(epoch, progress, started, images_before)
+            started, images = time.monotonic(), 0
+            self.parallel.wrapped.train()
+            for parts in self.plan.training(epoch, self.state.step):
+                self.step(epoch, parts)
+                images += self.here.size * sum(len(part.indices) for part in parts)
+                self.state.step += 1
+                if self.state.step % self.read_every == 0 or self.state.step == steps:
+                    self.read(epoch, images / (time.monotonic() - started))
             seconds = time.monotonic() - started
-            self.end_epoch((self.state.sums[2] - images_before) / seconds, seconds)
-            progress.epoch(self.state.history[-1])
+            self.end_epoch(images / seconds, seconds)
 
-    def epoch(self, epoch: int, progress: Progress, started: float, images_before: float) -> None:
-        """Takes the steps of an epoch that are not done yet, saving now and then."""
-        s, here, saved = self.settings, self.here, time.monotonic()
-        order = epoch_order(len(self.source.train), s.batch_size, s.seed, epoch, here.rank, here.size)
-        steps = [split(batch, s.accumulate) for batch in order[self.state.step :]]
-        dataset = Images(self.source.train, self.how, self.augment, s.seed, epoch)
-        parts = [part for step in steps for part in step]
-        assert self.workers is not None
-        feed = loader(dataset, parts, self.workers, pin=here.device.type == "cuda")
-        self.parallel.train()
-        for step in steps:
-            sums = self.step(epoch * self.steps + self.state.step, feed, len(step), sum(map(len, step)))
-            loss, right, images = (a + b for a, b in zip(self.state.sums, sums, strict=True))
-            self.state.sums = (loss, right, images)
-            self.state.step += 1
-            speed = (images - images_before) / (time.monotonic() - started)
-            progress.step(loss / images, right / images, speed)
-            if time.monotonic() - saved >= 60 * s.save_minutes and self.state.step < self.steps:
-                self.save_state()
-                saved = time.monotonic()
-
-    def step(self, step: int, feed: Iterator[tuple[Tensor, Tensor]], parts: int, images: int) -> list[float]:
-        """One step of the optimizer; returns summed loss, right answers and images, over all processes."""
-        s, here = self.settings, self.here
-        lr = learning_rate(step, s.epochs * self.steps, round(s.warmup_epochs * self.steps), self.lr, s.min_lr)
+    def step(self, epoch: int, parts: list[Any]) -> None:
+        """One step of the optimizer."""
+        s, here, step = self.settings, self.here, epoch * self.plan.steps + self.state.step
+        lr = learning_rate(step, s.epochs * self.plan.steps, round(s.warmup_epochs * self.plan.steps), self.lr, s.min_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        sums = torch.zeros(3, dtype=torch.float64)
-        for part in range(parts):
-            x, labels = (t.to(here.device, non_blocking=True) for t in next(feed))
+        batches = [next(self.feed) for _ in parts]
+        counts: dict[str, float] = {}
+        for batch in batches:
+            for unit, count in self.task.units(batch).items():
+                counts[unit] = counts.get(unit, 0.0) + count
+        n, sums = self.parallel.total(counts), 0.0
+        for part, batch in enumerate(batches):
+            batch = batch.to(here.device)
             seed_model(s.seed, step, part, here.rank)
-            last = part == parts - 1
-            with self.parallel.no_sync() if here.size > 1 and not last else contextlib.nullcontext():  # type: ignore[operator]
+            with self.parallel.part(last=part == len(batches) - 1):
                 with torch.autocast(here.device.type, torch.bfloat16, enabled=self.bf16):
-                    logits = self.parallel(x)  # (B, classes)
-                losses = F.cross_entropy(logits.float(), labels, label_smoothing=s.label_smoothing, reduction="sum")
-                (losses / images).backward()  # the mean over the parts here; DDP takes the mean over the processes
-            right = (logits.argmax(-1) == labels).sum()
-            sums += torch.tensor([losses.item(), right.item(), len(labels)], dtype=torch.float64)
-        loss, right_, count_ = here.sum(sums).tolist()
-        if not loss < float("inf"):
-            raise TrainingError(
-                f"the loss is {loss} at step {step} (epoch {step // self.steps + 1}); "
-                f"try a lower lr than {self.lr}, more warmup_epochs or a smaller clip"
-            )
-        nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
+                    outputs = self.parallel(**batch.inputs)
+                losses = self.task.loss(outputs, batch)
+                self.parallel.backward(sum(value / n[unit] for value, unit in losses.values() if value.requires_grad))
+            sums = sums + self.tally.sums(losses)
+        norm = self.parallel.clip(s.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return [loss, right_, count_]
+        self.tally.add(sums, counts, norm)
+
+    def read(self, epoch: int, images_per_s: float) -> None:
+        """Reads what the last steps gave, checks that it is finite, reports it, and saves the state now and then."""
+        first = self.state.step - len(self.tally)
+        late = time.monotonic() - self.saved >= 60 * self.settings.save_minutes
+        steps, save = self.tally.read(late)
+        for step, (sums, norm) in enumerate(steps, start=first + 1):
+            loss = sum(value for value, _ in sums.values())
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self.diverged(f"the loss is {loss}, the gradient's norm {norm} at step {step} of epoch {epoch + 1}")
+            for name, found in sums.items():
+                before = self.state.sums.get(name, (0.0, 0.0))
+                self.state.sums[name] = (before[0] + found[0], before[1] + found[1])
+        self.progress.step(epoch * self.plan.steps + self.state.step, self.means(), images_per_s)
+        if save and self.state.step < self.plan.steps:
+            self.save_state()
+
+    def means(self) -> dict[str, float]:
+        """The means of the losses over the epoch so far, and their total."""
+        means = self.state.means()
+        return {"loss": sum(means[name] for name in self.tally.minimised), **means}
+
+    def diverged(self, what: str) -> None:
+        """Raises TrainingError; nothing has been saved since the figures were finite."""
+        raise TrainingError(f"{what}; try a lower lr than {self.lr:g}, more warmup_epochs or a smaller clip")
 
     def end_epoch(self, images_per_s: float, seconds: float) -> None:
         """Evaluates and writes weights, metrics and state: the state last, as a kill before it repeats all of this."""
-        assert self.workers is not None
-        s = self.settings
-        counts = count(self.model, self.source.held_out, self.how, self.here, s.batch_size, self.workers)
-        found = summary(counts, self.source.classes)
-        loss, right, images = self.state.sums
+        count = len(self.plan.evaluation())
+        metric = measure(self.model, self.task, self.feed, count, self.here.device, self.progress.evaluated)
+        found = self.here.compute(metric)
+        figures = {name: value for name, value in found.items() if value is None or isinstance(value, (int, float))}
+        for name, value in figures.items():
+            if value is not None and not math.isfinite(value):
+                self.diverged(f"the {name} of the held-out data is {value} after epoch {self.state.epoch + 1}")
         self.state.epoch += 1
         self.state.history.append(
             {
                 "epoch": self.state.epoch,
                 "lr": self.optimizer.param_groups[0]["lr"],
-                "train_loss": loss / images,
-                "train_accuracy": right / images,
-                "loss": found.loss,
-                "accuracy": found.accuracy,
-                "images": found.images,
+                **{f"train_{name}": value for name, value in self.means().items()},
+                **figures,
                 "images_per_s": round(images_per_s, 1),
                 "seconds": round(seconds, 2),
             }
         )
-        self.state.step, self.state.sums = 0, (0.0, 0.0, 0.0)
-        self.state.confusion = [list(row) for row in found.confusion]
-        if self.here.first:
-            if self.state.best is self.state.history[-1]:
-                save(self.model, self.out / "best.safetensors")
-            save(self.model, self.out / "model.safetensors")
+        self.state.step, self.state.sums = 0, {}
+        self.state.tables = {name: value for name, value in found.items() if name not in figures}
+        names = ["model.safetensors"]
+        if self.best is self.state.history[-1]:
+            names.insert(0, "best.safetensors")
+        model, weights = self.parallel.whole(), self.parallel.state(self.optimizer)
+
+        def write() -> None:
+            for name in names:
+                states.save_weights(model, self.card, self.out / name)
             with replacing(self.out / "metrics.jsonl") as temporary:
-                temporary.write_text("".join(json.dumps(metrics) + "\n" for metrics in self.state.history))
-        self.save_state()
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in self.state.history))
+            states.save(self.out, self.state, self.identity, weights)
+
+        self.here.on_first(write)
+        self.saved = time.monotonic()
+        self.progress.epoch(self.state.history[-1])
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The figures of the best epoch so far."""
+        return states.best_epoch(self.state.history, self.task.metric().best)
 
     def save_state(self) -> None:
         """Writes the state of the run."""
-        if self.here.first:
-            states.save(self.out, self.state, self.identity, self.model, self.optimizer)
+        weights = self.parallel.state(self.optimizer)
+        self.here.on_first(lambda: states.save(self.out, self.state, self.identity, weights))
+        self.saved = time.monotonic()
 
-    def finish(self, progress: Progress) -> TrainResult:
-        """Draws the figures and returns the result."""
-        last, best = self.state.history[-1], self.state.best
-        assert best is not None
+    def finish(self) -> TrainResult:
+        """Draws the pictures and returns the result."""
+        history = self.state.history
         if self.here.first:
-            evaluation = Evaluation(
-                last["accuracy"],
-                last["loss"],
-                last["images"],
-                tuple(map(tuple, self.state.confusion)),
-                self.source.classes,
-            )
             try:
-                figures.curves(self.state.history, self.out / "curves.png")
-                figures.confusion(evaluation, self.out / "confusion.png")
+                plots.curves(history, self.out / "curves.png")
+                for name, table in self.state.tables.items():
+                    if name in plots.TABLES:
+                        plots.TABLES[name](table, self.info.class_names, self.out / f"{name}.png")
             except ImportError:
-                progress.note("no pictures: they need matplotlib; try pip install 'swindow[train]'")
-        return TrainResult(
-            self.out, last["accuracy"], last["loss"], last["images"], best, self.state.history, self.source.skipped
-        )
-
-
-def build(source: Source, settings: TrainConfig) -> tuple[SwinTransformer, Preprocess]:
-    """Returns the model that a run starts from, on the CPU, and how its images are prepared."""
-    torch.manual_seed(settings.seed)
-    rate = {} if settings.drop_path_rate is None else {"drop_path_rate": settings.drop_path_rate}
-    classes = len(source.classes)
-    if settings.weights is None:
-        name = settings.variant or source.variant
-        how = source.preprocess(settings.image_size or source.image_size or variants.image_size(name))
-        model = create(name, num_classes=classes, in_chans=how.channels, **rate)
-    else:
-        start = load(settings.weights, num_classes=classes)
-        how = Preprocess.of(start.metadata, channels=start.config.in_chans)
-        if settings.image_size:
-            how = dataclasses.replace(how, size=(settings.image_size,) * 2)
-        model = SwinTransformer(start.config.replace(**rate))
-        model.load_state_dict(start.state_dict())
-    model.set_grad_checkpointing(settings.grad_checkpointing)
-    model.metadata = {"class_names": list(source.classes), "preprocess": how.to_dict(), "data": source.name}
-    return model, how
-
-
-def split(batch: list[int], parts: int) -> list[list[int]]:
-    """Returns a batch in at most ``parts`` parts, as equal as can be, none empty.
-
-    Example:
-        >>> split([1, 2, 3, 4, 5], 2)
-        [[1, 2, 3], [4, 5]]
-    """
-    size = -(-len(batch) // parts)
-    return [batch[i : i + size] for i in range(0, len(batch), size)]
-
-
-def _prepare_folder(out: Path, overwrite: bool) -> None:
-    """Makes the folder of a run; removes what a kill left half-written and, to overwrite a run, the files of runs."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in FILES if overwrite else ():  # and no others: the folder may hold somebody's notes
-            (out / name).unlink(missing_ok=True)
-        for left in out.glob(".*.tmp"):
-            left.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"{out}: cannot be used as the folder of a run ({error.strerror}); try another out"
-        ) from error
+                self.progress.note("no pictures: they need matplotlib; try pip install 'swindow[train]'")
+        return TrainResult(self.out, history[-1], self.best, history, self.info.skipped)

@@ -1,8 +1,6 @@
-"""AdamW as the official recipe sets it up: which parameters decay, and the learning rate of every step."""
+"""AdamW as the official recipe sets it up, and which parameters decay."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import nn
@@ -25,16 +23,3 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
     """Returns AdamW with betas 0.9 and 0.999 and eps 1e-8, as published; its learning rate is set at every step."""
     return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=0.0, betas=(0.9, 0.999), eps=1e-8)
-
-
-def learning_rate(step: int, steps: int, warmup: int, peak: float, least: float) -> float:
-    """Returns the learning rate of a step: linear from nearly 0 to ``peak``, then a cosine down to ``least``.
-
-    Example:
-        >>> [round(learning_rate(s, 10, 2, 1.0, 0.1), 3) for s in (0, 1, 2, 9)]
-        [0.5, 1.0, 1.0, 0.134]
-    """
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return least + (peak - least) * (1 + math.cos(math.pi * done)) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -11,17 +12,20 @@ class Progress:
     def note(self, text: str) -> None:
         """Something a person should know, in one line."""
 
-    def started(self, steps: int, done: int) -> None:
-        """Training begins: steps in all, and steps done by an earlier process that was stopped."""
-
-    def step(self, loss: float, accuracy: float, images_per_s: float) -> None:
-        """A step is done: loss and accuracy (fraction) of the epoch so far, speed."""
-
-    def epoch(self, metrics: dict[str, Any]) -> None:
-        """An epoch is done and evaluated: its line of metrics.jsonl."""
-
     def verified(self, done: int, files: int) -> None:
         """So many of the files have been looked at."""
+
+    def started(self, steps: int, done: int) -> None:
+        """Training begins: steps of all epochs, and steps done by an earlier process that was stopped."""
+
+    def step(self, done: int, figures: Mapping[str, float], images_per_s: float) -> None:
+        """Steps are done, so many of all epochs: the means of the losses over the epoch so far, speed."""
+
+    def evaluated(self, done: int, batches: int) -> None:
+        """So many batches of this epoch's held-out data have been measured."""
+
+    def epoch(self, figures: Mapping[str, Any]) -> None:
+        """An epoch is done and evaluated: its line of metrics.jsonl."""
 
     def finished(self) -> None:
         """Training is over, or was stopped by an error."""

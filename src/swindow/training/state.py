@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
+import math
 import pickle
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from ..checkpoints import replacing
-from ..data import Source
+from .. import checkpoints
+from ..card import ModelCard
+from ..checkpoints.loading import CARRIED
 from ..errors import CheckpointError, ConfigError
+from ..models import SwinTransformer
 
 FILE = "state.pt"
+FORMAT = 2  # of the file; a run that another version of swindow began with another format cannot go on
 
 
 @dataclasses.dataclass
@@ -27,72 +32,93 @@ class State:
     Attributes:
         epoch: epochs done.
         step: steps done of the epoch under way.
-        sums: loss, right answers and images of those steps, over all processes.
-        history: the metrics of every epoch done.
-        confusion: confusion counts of the last evaluation.
+        sums: what those steps add up to, over all processes: of every loss its sum and the number of its units.
+        history: the figures of every epoch done.
+        tables: what the last evaluation gave besides figures.
     """
 
     epoch: int = 0
     step: int = 0
-    sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    sums: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    confusion: list[list[int]] = dataclasses.field(default_factory=list)
+    tables: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    @property
-    def best(self) -> dict[str, Any] | None:
-        """The metrics of the best epoch: the highest accuracy, of equals the lowest loss."""
-        return max(self.history, key=lambda m: (m["accuracy"], -m["loss"]), default=None)
-
-
-def fingerprint(source: Source) -> str:
-    """Returns a short text that changes when the images' names, labels or split do."""
-    parts = [source.classes, source.train.names, source.train.labels, source.held_out.names, source.held_out.labels]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    def means(self) -> dict[str, float]:
+        """Returns the mean of every loss over the steps done of this epoch."""
+        return {name: value / (units or 1.0) for name, (value, units) in self.sums.items()}
 
 
-def save(out: Path, state: State, identity: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Writes the state of a run. Raises OutputError where it cannot; the state before stays."""
-    whole = {
-        "identity": json.dumps(identity),
-        "state": json.dumps(dataclasses.asdict(state)),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    with replacing(out / FILE) as temporary:
+def best_epoch(history: Sequence[dict[str, Any]], by: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Returns the figures of the best epoch, the first of equals; None is worse than any number.
+
+    Args:
+        history: the figures of every epoch.
+        by: the figures that decide, each with "high" or "low", the first first.
+    """
+
+    def rank(figures: dict[str, Any]) -> list[float]:
+        values = [(figures[name], way) for name, way in by]
+        return [-math.inf if v is None else v if way == "high" else -v for v, way in values]
+
+    return max(history, key=rank)
+
+
+def save(out: Path, state: State, identity: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+    """Writes the state of a run. Raises OutputError where it cannot; the state before stays.
+
+    Args:
+        out: the folder of the run.
+        state: how far it has got.
+        identity: what decides its result, as JSON values.
+        weights: the state of model and optimizer.
+    """
+    about = {"format": FORMAT, "identity": json.dumps(identity), "state": json.dumps(dataclasses.asdict(state))}
+    with checkpoints.replacing(out / FILE) as temporary:
         try:
-            torch.save(whole, temporary)
+            torch.save({**about, **weights}, temporary)
         except RuntimeError as error:  # torch's way to report a failed write
             raise OSError(0, "the write failed, perhaps the disk is full") from error
 
 
-def resume(out: Path, identity: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Puts model and optimizer back to where a run stopped, if there is one in ``out``, and returns its state.
+def save_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
+    """Writes a model's weights and its card; a Swin Transformer's architecture too. Raises OutputError."""
+    if isinstance(model, SwinTransformer):
+        model.card = card
+        checkpoints.save(model, path)
+        return
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with checkpoints.replacing(path) as temporary:
+        save_file(tensors, temporary, {"format": "pt", CARRIED: json.dumps(card.to_dict())})
+
+
+def resume(out: Path, identity: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
+    """Returns where the run in ``out`` stopped, and the state of model and optimizer; a new run has none of these.
 
     Raises:
         ConfigError: the run in ``out`` has other settings or other data, or is no run that could go on.
         CheckpointError: the file is broken.
     """
-    path = out / FILE
+    path, instead = out / FILE, "try another --out, or --overwrite to start afresh (in Python: overwrite=True)"
     if not path.exists():
         if (out / "model.safetensors").exists():
-            raise ConfigError(f"{out} holds a model but no {FILE} to go on from; try another out, or overwrite it")
-        return State()
+            raise ConfigError(f"{out} holds a model but no {FILE} to go on from; {instead}")
+        return State(), {}
     if not zipfile.is_zipfile(path):  # what torch.save writes; torch.load fails in many ways on other files
-        raise CheckpointError(f"{path}: no state of a training run; try another out, or overwrite it")
+        raise CheckpointError(f"{path}: no state of a training run; {instead}")
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True)
+        number = whole.get("format", 1)
+        if number != FORMAT:
+            raise ConfigError(
+                f"{path}: begun by another version of swindow (format {number}, this one goes on from {FORMAT}); {instead}"
+            )
         before, state = json.loads(whole["identity"]), State(**json.loads(whole["state"]))
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: no state of a training run ({type(error).__name__}); try another out"
-        ) from error
-    identity = json.loads(json.dumps(identity))
-    changed = [f"{k} {before.get(k)!r} is now {v!r}" for k, v in identity.items() if before.get(k) != v]
+        weights = {name: whole[name] for name in ("model", "optimizer")}
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: no state of a training run ({type(error).__name__}); {instead}") from error
+    now = json.loads(json.dumps(identity))
+    changed = [f"{k} {before.get(k)!r} is now {now.get(k)!r}" for k in {**now, **before} if before.get(k) != now.get(k)]
     if changed:
-        raise ConfigError(
-            f"{out} holds a run with other settings: {'; '.join(changed)}; try another out, or overwrite it"
-        )
-    model.load_state_dict(whole["model"])
-    optimizer.load_state_dict(whole["optimizer"])
-    state.sums = (state.sums[0], state.sums[1], state.sums[2])
-    return state
+        raise ConfigError(f"{out} holds a run with other settings: {'; '.join(changed)}; {instead}")
+    state.sums = {name: (value, units) for name, (value, units) in state.sums.items()}
+    return state, weights

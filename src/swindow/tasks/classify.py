@@ -1,0 +1,199 @@
+"""Classification: which of several classes an image shows (Swin section 4.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..card import ModelCard, Preprocess
+from ..checkpoints import replace_head
+from ..data import AUGMENTS, DataInfo, Sample
+from ..errors import ConfigError, InputError
+from ..media import prepare, to_tensor
+from ..models import SwinTransformer, create
+from .task import Batch, Example
+
+# What a classifier's forward does not use, and DistributedDataParallel would wait for: the norms of a backbone's maps,
+# the merging after the last stage, and what pre-training needs.
+UNUSED: dict[str, Any] = {"out_norms": False, "final_merge": False, "mask_token": False, "decoder_stride": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifySettings:
+    """What decides how classes are learned.
+
+    Attributes:
+        variant: the architecture of a new model; weights to start from bring their own.
+        drop_path_rate: stochastic depth of the last block (fraction); None: as in the variant or the weights.
+        preprocess: how an image becomes the model's input.
+        augment: the random changes to training images, one of ``data.AUGMENTS``.
+        label_smoothing: share of the target spread over all classes (fraction).
+    """
+
+    variant: str | None = None
+    drop_path_rate: float | None = None
+    preprocess: Preprocess = Preprocess()
+    augment: str = "none"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.augment not in AUGMENTS:
+            raise ConfigError(f"augment: got {self.augment!r}, expected one of {', '.join(AUGMENTS)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"label_smoothing: got {self.label_smoothing!r}, expected a fraction below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Classify:
+    """The task of classification.
+
+    Attributes:
+        settings: what decides how classes are learned.
+
+    Example:
+        >>> task = Classify(ClassifySettings(variant="swin_nano"))
+        >>> model = task.build(DataInfo("pets", class_names=("cat", "dog")))
+        >>> predictions = task.decode(model(torch.zeros(4, 3, 32, 32)), metas=[{}] * 4)
+        >>> len(predictions), predictions[0].exp().sum().item()
+        (4, 1.0)
+    """
+
+    settings: ClassifySettings = ClassifySettings()
+    name = "classify"
+
+    def build(self, info: DataInfo, parts: SwinTransformer | None = None) -> SwinTransformer:
+        """Returns a new model on the CPU. What classification does not use of weights is in its ``load_report``."""
+        s, classes = self.settings, len(info.class_names)
+        rate = {} if s.drop_path_rate is None else {"drop_path_rate": s.drop_path_rate}
+        if parts is None:
+            if s.variant is None:
+                raise ConfigError("classify: got neither a variant nor weights, expected one of them")
+            return create(s.variant, num_classes=classes, in_chans=s.preprocess.channels, **rate)
+        if parts.config.num_classes != classes:
+            replace_head(parts, classes)
+        model = SwinTransformer(parts.config.replace(**UNUSED, **rate))
+        last = f"out_norms.{parts.config.num_stages - 1}."  # a backbone's norm of the last map is the final norm
+        found = {name.replace(last, "norm."): tensor for name, tensor in parts.state_dict().items()}
+        wanted = model.state_dict().keys()
+        model.load_state_dict({name: found[name] for name in wanted})
+        report, left = parts.load_report, [name for name in found if name not in wanted]
+        if report is not None:
+            model.load_report = dataclasses.replace(
+                report,
+                matched=report.matched - sum(name not in {*report.resized, *report.initialised} for name in left),
+                dropped={**report.dropped, **dict.fromkeys(left, "classification does not use it")},
+                resized={name: how for name, how in report.resized.items() if name not in left},
+                initialised=tuple(name for name in report.initialised if name not in left),
+            )
+        return model
+
+    def transform(self, sample: Sample, rng: np.random.Generator | None, train: bool) -> list[Example]:
+        """Returns the image as the model takes it: (C, H, W); in training changed at random."""
+        how, image = self.settings.preprocess, sample.media.decode()
+        if train:
+            assert rng is not None
+            x = to_tensor(AUGMENTS[self.settings.augment](image, how, rng), how)
+        else:
+            x = prepare(image, how)
+        return [Example({"x": x}, sample.target, {"key": sample.key})]
+
+    def collate(self, examples: Sequence[Example], rng: np.random.Generator | None, train: bool) -> Batch:
+        """Returns images (B, C, H, W) and their classes (B,)."""
+        x = torch.stack([example.inputs["x"] for example in examples])
+        targets = torch.tensor([example.target for example in examples])
+        return Batch({"x": x}, targets, [example.meta for example in examples])
+
+    def units(self, batch: Batch) -> dict[str, float]:
+        """Returns the number of images."""
+        return {"images": len(batch)}
+
+    def loss(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, str]]:
+        """Returns the cross-entropy of logits (B, classes), in nats, and how many images are right."""
+        losses = F.cross_entropy(
+            outputs.float(), batch.targets, label_smoothing=self.settings.label_smoothing, reduction="sum"
+        )
+        right = (outputs.argmax(-1) == batch.targets).sum()
+        return {"loss": (losses, "images"), "accuracy": (right, "images")}
+
+    def decode(self, outputs: Tensor, metas: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+        """Returns the logarithms of the probabilities of all classes: (classes,) fp32 on the CPU for every image."""
+        return list(outputs.float().cpu().log_softmax(-1).unbind())
+
+    def metric(self) -> Confusion:
+        """Returns an empty metric: accuracy, loss, images and the confusion counts."""
+        return Confusion()
+
+    def card(self, info: DataInfo) -> ModelCard:
+        """Returns what is to travel with the weights."""
+        settings = {f.name: getattr(self.settings, f.name) for f in dataclasses.fields(self.settings)}
+        how = settings.pop("preprocess")
+        return ModelCard(
+            task=self.name,
+            settings={name: value for name, value in settings.items() if value is not None},
+            class_names=info.class_names,
+            preprocess=how,
+            input_size=how.size,
+            data=info.name,
+        )
+
+    @classmethod
+    def of(cls, model: SwinTransformer) -> Classify:
+        """Returns the task as a trained model's card, and where there is none its number of channels, describe it.
+
+        Raises:
+            InputError: the model has no head.
+        """
+        if not model.config.num_classes:
+            raise InputError(
+                "the model has no head (num_classes is 0): it cannot tell classes; try load(..., num_classes=...) "
+                "and train it"
+            )
+        return cls(ClassifySettings(preprocess=preprocessing(model.card, channels=model.config.in_chans)))
+
+
+class Confusion:
+    """Counts how often images of each class are taken for each class, and adds up the cross-entropy.
+
+    Attributes:
+        counts: (classes, classes) int64, true class by likeliest class; None before the first batch.
+        loss: the summed cross-entropy (nats), without label smoothing.
+    """
+
+    best: tuple[tuple[str, Literal["high", "low"]], ...] = (("accuracy", "high"), ("loss", "low"))
+
+    def __init__(self) -> None:
+        self.counts: Tensor | None = None
+        self.loss = 0.0
+
+    def update(self, predictions: Sequence[Tensor], targets: Tensor) -> None:
+        """Adds a batch: the logarithms of probabilities, (classes,) per image, and the true classes (B,)."""
+        log_p = torch.stack(list(predictions))  # (B, classes)
+        classes = log_p.shape[1]
+        if self.counts is None:
+            self.counts = torch.zeros(classes, classes, dtype=torch.int64)
+        self.loss += float(F.nll_loss(log_p, targets, reduction="sum"))
+        self.counts += torch.bincount(targets * classes + log_p.argmax(-1), minlength=classes**2).view_as(self.counts)
+
+    def merge(self, others: Sequence[Confusion]) -> None:
+        """Adds what other processes have counted."""
+        for other in others:
+            self.loss += other.loss
+            if other.counts is not None:
+                self.counts = other.counts if self.counts is None else self.counts + other.counts
+
+    def compute(self) -> dict[str, Any]:
+        """Returns loss (nats), accuracy (fraction), images and the table "confusion"."""
+        assert self.counts is not None, "no image was counted"
+        images = int(self.counts.sum())
+        return {
+            "loss": self.loss / images,
+            "accuracy": int(self.counts.trace()) / images,
+            "images": images,
+            "confusion": self.counts.tolist(),
+        }

@@ -1,0 +1,263 @@
+"""Which samples make up which batch of a run, and one stream of those batches, all a function of seed and place."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import pickle
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from ..data import Dataset
+from ..errors import ConfigError, DataError, TrainingError
+from ..tasks import Batch, Task
+
+# Streams of random numbers, each seeded by (seed, stream, ...): order of samples, changes to a sample, the model's own,
+# changes to a batch.
+ORDER, CHANGE, MODEL, MIX = range(4)
+
+
+class Work(NamedTuple):
+    """What one batch is made of: samples of the training or the held-out data, and its place in the run."""
+
+    train: bool
+    indices: list[int]
+    epoch: int = 0
+    step: int = 0
+    part: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Which samples make up which batch of a run, for one of its processes.
+
+    Attributes:
+        samples: number of training samples.
+        held_out: number of held-out samples.
+        batch_size: samples per step, over all processes and parts together.
+        accumulate: parts that a step is worked through in.
+        epochs: passes over the training samples.
+        seed: decides their order.
+        rank, world_size: which of how many processes this is for.
+    """
+
+    samples: int
+    held_out: int
+    batch_size: int
+    accumulate: int
+    epochs: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch; the last may be smaller, down to one sample per process."""
+        return len(range(0, self.samples - self.samples % self.world_size, self.batch_size))
+
+    def training(self, epoch: int, start: int = 0) -> list[list[Work]]:
+        """Returns the parts of every step of an epoch, from the step ``start`` on.
+
+        Every sample is used once by one process; where their number is no multiple of the processes, the few that are
+        left over (others each epoch) are not used.
+
+        Example:
+            >>> plan = Plan(samples=5, held_out=3, batch_size=2, accumulate=1, epochs=1, seed=0)
+            >>> [[part.indices for part in step] for step in plan.training(epoch=0)]
+            [[[2, 4]], [[3, 0]], [[1]]]
+        """
+        used = self.samples - self.samples % self.world_size
+        order = np.random.default_rng((self.seed, ORDER, epoch)).permutation(self.samples)[:used]
+        steps = []
+        for step in range(start, self.steps):
+            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            parts = split(batch[self.rank :: self.world_size].tolist(), self.accumulate)
+            steps.append([Work(True, indices, epoch, step, part) for part, indices in enumerate(parts)])
+        return steps
+
+    def evaluation(self) -> list[Work]:
+        """Returns the batches of held-out samples: every one is measured once, by one process."""
+        return batches(range(self.rank, self.held_out, self.world_size), self.batch_size)
+
+    def work(self, epoch: int, step: int) -> Iterator[Work]:
+        """Yields all batches that are left of a run, from a step of an epoch on; those of evaluation end each epoch."""
+        for now in range(epoch, self.epochs):
+            for parts in self.training(now, step if now == epoch else 0):
+                yield from parts
+            yield from self.evaluation()
+
+
+def batches(samples: Iterable[int], size: int) -> list[Work]:
+    """Returns the work of measuring some samples, ``size`` at a time."""
+    mine = list(samples)
+    return [Work(False, mine[i : i + size]) for i in range(0, len(mine), size)]
+
+
+def split(batch: list[int], parts: int) -> list[list[int]]:
+    """Returns a batch in at most ``parts`` parts, as equal as can be, none empty.
+
+    Example:
+        >>> split([1, 2, 3, 4, 5], 2)
+        [[1, 2, 3], [4, 5]]
+    """
+    size = -(-len(batch) // parts)
+    return [batch[i : i + size] for i in range(0, len(batch), size)]
+
+
+class Broken(NamedTuple):
+    """Why a batch could not be made: an exception would come out of a worker with that process's traceback."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches(TorchDataset[Any]):
+    """The batches of some data by their work; it is sent to worker processes.
+
+    Attributes:
+        train: what to train on; None where no work asks for it.
+        held_out: what to measure on; None where no work asks for it.
+        task: makes samples into batches.
+        seed: decides every random change.
+    """
+
+    train: Dataset | None
+    held_out: Dataset | None
+    task: Task
+    seed: int = 0
+
+    def __getitems__(self, work: Work) -> Batch | Broken:
+        """Returns a whole batch; DataLoader calls this with what its batch sampler yields."""
+        train, indices, epoch, step, part = work
+        data = self.train if train else self.held_out
+        assert data is not None
+        try:
+            examples = [
+                example
+                for i in indices
+                for example in self.task.transform(data[i], self._rng(CHANGE, epoch, i) if train else None, train)
+            ]
+        except DataError as error:
+            return Broken(str(error))
+        return self.task.collate(examples, self._rng(MIX, epoch, step, part) if train else None, train)
+
+    def _rng(self, *stream: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, *stream))
+
+
+def seed_model(seed: int, step: int, part: int, rank: int) -> None:
+    """Seeds torch for one part of one step, so that dropout and drop path do not depend on what ran before."""
+    state = np.random.SeedSequence((seed, MODEL, step, part, rank)).generate_state(2, np.uint32)
+    torch.manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+def stream(source: Batches, work: Iterable[Work], workers: int = 0, pin: bool = False) -> Iterator[Batch]:
+    """Yields the batches of some work, in order, from one set of worker processes that live as long as the stream.
+
+    Workers are never forked from this process: its threads, such as torch's, would be missing in the copy, which hangs
+    where it waits for one.
+
+    Args:
+        source: what the batches are made of.
+        work: one item per batch.
+        workers: processes that make batches ahead; 0: they are made here, when asked for.
+        pin: put batches into pinned memory, from which a GPU can copy.
+
+    Raises:
+        DataError: an image is broken.
+        TrainingError: a worker died.
+    """
+    context = start_method() if workers else None
+    loader = DataLoader(
+        source, batch_sampler=work, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin, multiprocessing_context=context
+    )
+    with contextlib.nullcontext() if workers == 0 or _needs_main(source) else _without_main():
+        batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            raise TrainingError(
+                "a process that prepares batches died: it may have run out of memory, or a script trains outside of "
+                "`if __name__ == '__main__':`; try workers=0"
+            ) from error
+        if isinstance(batch, Broken):
+            raise DataError(batch.reason)
+        yield batch
+
+
+def usable_workers(source: Batches, asked: int) -> tuple[int, str | None]:
+    """Returns how many workers can be had of those asked for: all or none, and why none.
+
+    Raises:
+        ConfigError: the data or the task cannot be sent to another process.
+    """
+    if asked == 0:
+        return 0, None
+    if multiprocessing.current_process().daemon:
+        return 0, "batches are prepared without workers: this process may not start others"
+    main = sys.modules["__main__"]
+    if _needs_main(source) and getattr(main, "__spec__", None) is None and not Path(getattr(main, "__file__", "")).is_file():
+        return 0, (
+            "batches are prepared without workers, which cannot import what is defined in a notebook or on the command "
+            "line; a module can be imported"
+        )
+    return asked, None
+
+
+def leave_if_imported_by_worker() -> None:
+    """Ends a worker process that imports a script which trains outside of ``if __name__ == "__main__":``.
+
+    Its parent then says what to do. Python's own error for this is 20 lines long, in every worker.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(1)
+
+
+def start_method() -> BaseContext:
+    """Returns how workers are started: from a server process that has imported this module and run nothing, or anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _needs_main(source: Batches) -> bool:
+    """Whether something that is sent to workers is defined in the script, notebook or command line that runs."""
+    try:
+        return b"__main__" in pickle.dumps(source)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:  # what pickle raises for lambdas, locks, ...
+        raise ConfigError(
+            f"workers: the data or the task cannot be sent to another process ({error}); try workers=0"
+        ) from error
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Starts processes that do not import the script that runs: they do not need it, and it may have no main guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _as_it_is(batch: Any) -> Any:
+    """The batch, which is whole already."""
+    return batch
