@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..card import Preprocess
+from ..card import Preprocess, preprocessing
 from ..checkpoints import load
 from ..data import Source, Split, open_source
 from ..errors import DataError, InputError
@@ -67,15 +67,16 @@ def evaluate(
         raise InputError("evaluate: the model has no head (num_classes is 0); load one that was trained to classify")
     source = data if isinstance(data, Source) else open_source(data, held_out, seed)
     split = relabelled(source, model)
-    how = Preprocess.of(model.metadata, channels=model.config.in_chans)
+    how = preprocessing(model.card, channels=model.config.in_chans)
     alone = World(0, 1, pick_device(device))
     counts = count(model.to(alone.device), split, how, alone, batch_size, workers)
-    return summary(counts, tuple(model.metadata.get("class_names") or source.classes))
+    names = model.card.class_names if model.card else None
+    return summary(counts, names or source.classes)
 
 
 def relabelled(source: Source, model: SwinTransformer) -> Split:
     """The held-out images with the numbers that the model gives their classes; DataError where it lacks one."""
-    names = model.metadata.get("class_names")
+    names = model.card.class_names if model.card else None
     if names is None:
         if len(source.classes) != model.config.num_classes:
             raise DataError(
@@ -84,7 +85,9 @@ def relabelled(source: Source, model: SwinTransformer) -> Split:
         return source.held_out
     unknown = [name for name in source.classes if name not in names]
     if unknown:
-        raise DataError(f"{source.name} has class {unknown[0]!r}, which the model does not know; it knows {names}")
+        raise DataError(
+            f"{source.name} has class {unknown[0]!r}, which the model does not know; it knows {list(names)}"
+        )
     labels = tuple(names.index(source.classes[label]) for label in source.held_out.labels)
     return dataclasses.replace(source.held_out, labels=labels)
 

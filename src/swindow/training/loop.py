@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import variants
-from ..card import Preprocess
+from ..card import ModelCard, Preprocess, preprocessing
 from ..checkpoints import load, replacing, save
 from ..data import AUGMENTS, Source, open_source
 from ..errors import ConfigError, OutputError, TrainingError
@@ -259,13 +259,13 @@ def build(source: Source, settings: TrainConfig) -> tuple[SwinTransformer, Prepr
         model = create(name, num_classes=classes, in_chans=how.channels, **rate)
     else:
         start = load(settings.weights, num_classes=classes)
-        how = Preprocess.of(start.metadata, channels=start.config.in_chans)
+        how = preprocessing(start.card, channels=start.config.in_chans)
         if settings.image_size:
             how = dataclasses.replace(how, size=(settings.image_size,) * 2)
         model = SwinTransformer(start.config.replace(**rate))
         model.load_state_dict(start.state_dict())
     model.set_grad_checkpointing(settings.grad_checkpointing)
-    model.metadata = {"class_names": list(source.classes), "preprocess": how.to_dict(), "data": source.name}
+    model.card = ModelCard(task="classify", class_names=source.classes, preprocess=how, data=source.name)
     return model, how
 
 
