@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 import swindow
 from swindow import timing
+from swindow.card import preprocessing
 from swindow.data import open_source
 from swindow.training import TrainConfig, train
 from swindow.training.batches import Images
@@ -210,7 +211,7 @@ def accuracy(epochs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = train("digits", TrainConfig(epochs=epochs, out=Path(folder) / "run", device="cpu"))
         model = swindow.load(run.out)
-    held_out = Images(open_source("digits").held_out, swindow.Preprocess.of(model.metadata, channels=1))
+    held_out = Images(open_source("digits").held_out, preprocessing(model.card, channels=1))
     images, labels = zip(*(held_out[i] for i in range(len(held_out))))
     x, truth = torch.stack(images), torch.tensor(labels)
     found = {name: torch.as_tensor(make(model, x)()).argmax(-1) for name, make in TRAINED.items()}

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import swindow
 from helpers.definition import difference
+from swindow import ModelCard, Preprocess
+from swindow.card import HeldOut
 from swindow.checkpoints import replacing
 from swindow.checkpoints.tensors import resize_table
 from swindow.errors import CheckpointError, ConfigError, OutputError
@@ -24,7 +26,7 @@ from swindow.errors import CheckpointError, ConfigError, OutputError
 def model():
     torch.manual_seed(0)
     model = swindow.create("swin_nano", num_classes=4, in_chans=1).eval()
-    model.metadata = {"class_names": ["a", "b", "c", "d"]}
+    model.card = ModelCard(class_names=("a", "b", "c", "d"))
     return model
 
 
@@ -34,10 +36,39 @@ def test_round_trip(model, tmp_path):
     x = torch.randn(2, 1, 33, 20)
     assert torch.equal(model(x), again(x))
     assert again.config == model.config
-    assert again.metadata == model.metadata
+    assert again.card == model.card
     assert not again.training
     assert again.load_report.matched == len(model.state_dict())
     assert all(p.requires_grad for p in again.parameters())
+
+
+def test_a_created_model_has_no_card_and_a_loaded_one_none_where_nothing_is_known(tmp_path):
+    model = swindow.create("swin_nano", num_classes=4)
+    assert model.card is None
+    swindow.save(model, tmp_path / "m.safetensors")
+    assert swindow.load(tmp_path / "m.safetensors").card is None
+
+
+def test_another_head_has_no_task_but_the_weights_keep_their_split(model, tmp_path):
+    split, how = HeldOut(0.2, 3, fingerprint="abc"), Preprocess((32, 32), mean=(0.5,), std=(0.5,))
+    of_weights = ModelCard(preprocess=how, input_size=(32, 32), split=split, data="photos", licence="MIT")
+    model.card = of_weights.replace(task="classify", settings={"smoothing": 0.1}, class_names=("a", "b", "c", "d"))
+    swindow.save(model, tmp_path / "m.safetensors")
+    for classes in (None, 4):
+        assert swindow.load(tmp_path / "m.safetensors", num_classes=classes).card == model.card
+    for classes in (7, 0):
+        assert swindow.load(tmp_path / "m.safetensors", num_classes=classes).card == of_weights
+
+
+def test_class_names_must_be_as_many_as_the_outputs(model, tmp_path):
+    model.card = ModelCard(class_names=("a", "b"))
+    with pytest.raises(ConfigError, match="got 2 class names, expected 4"):
+        swindow.save(model, tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+    about = json.dumps({"config": model.config.to_dict(), "card": {"class_names": ["a", "b"]}})
+    save_file(dict(model.state_dict()), tmp_path / "m.safetensors", {"swindow": about})
+    with pytest.raises(CheckpointError, match=r"m\.safetensors.*got 2 class names, expected 4"):
+        swindow.load(tmp_path / "m.safetensors")
 
 
 def test_files_hold_learned_weights_only(model, tmp_path):
@@ -75,7 +106,7 @@ def test_another_head(model, tmp_path):
     assert again(torch.zeros(1, 1, 32, 32)).shape == (1, 7)
     assert again.load_report.initialised == ("head.weight", "head.bias")
     assert set(again.load_report.dropped) == {"head.weight", "head.bias"}
-    assert again.metadata == {}
+    assert again.card is None
     assert torch.equal(again.features(torch.ones(1, 1, 32, 32)), model.features(torch.ones(1, 1, 32, 32)))
     assert swindow.load(tmp_path / "m.safetensors", num_classes=0)(torch.zeros(1, 1, 32, 32)).shape == (1, 128)
 
@@ -125,13 +156,13 @@ def test_geometric_resizing_on_any_axes_and_where_it_cannot():
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 def test_other_channels_keep_the_sum(channels, tmp_path):
     first = swindow.create("swin_nano", num_classes=4).eval()
-    first.metadata = {"preprocess": {}}
+    first.card = ModelCard(preprocess=Preprocess(), data="photos")
     swindow.save(first, tmp_path / "m.safetensors")
     again = swindow.load(tmp_path / "m.safetensors", in_chans=channels)
     grey = torch.randn(1, 1, 32, 32)
     torch.testing.assert_close(again(grey.expand(1, channels, 32, 32)), first(grey.expand(1, 3, 32, 32)))
     assert bool(again.load_report.resized) == (channels != 3)
-    assert ("preprocess" in again.metadata) == (channels == 3)
+    assert again.card == first.card if channels == 3 else again.card == ModelCard(data="photos")
 
 
 def test_other_windows(tmp_path):
@@ -168,7 +199,7 @@ def broken(model, tmp_path):
     swindow.save(model, tmp_path / "good.safetensors")
     whole = (tmp_path / "good.safetensors").read_bytes()
     tensors = load_file(tmp_path / "good.safetensors")
-    about = {"swindow": json.dumps({"config": model.config.to_dict(), "metadata": {}})}
+    about = {"swindow": json.dumps({"config": model.config.to_dict(), "card": {}})}
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.safetensors").write_text("hello")
     (tmp_path / "nothing.safetensors").write_bytes(b"")
@@ -177,7 +208,7 @@ def broken(model, tmp_path):
     save_file({k: v for k, v in tensors.items() if k != "norm.bias"}, tmp_path / "missing.safetensors", about)
     save_file({**tensors, "extra": torch.zeros(1)}, tmp_path / "extra.safetensors", about)
     save_file({**tensors, "norm.bias": torch.zeros(3)}, tmp_path / "shape.safetensors", about)
-    unknown = {"swindow": json.dumps({"config": {"embed_dimm": 3}, "metadata": {}})}
+    unknown = {"swindow": json.dumps({"config": {"embed_dimm": 3}, "card": {}})}
     save_file(tensors, tmp_path / "config.safetensors", unknown)
     save_file(tensors, tmp_path / "json.safetensors", {"swindow": "{"})
     save_file(tensors, tmp_path / "keys.safetensors", {"swindow": "[]"})

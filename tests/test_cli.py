@@ -14,7 +14,7 @@ from PIL import Image
 import swindow
 from helpers.folders import make_folder
 from swindow import cli
-from swindow.card import Preprocess
+from swindow.card import HeldOut, ModelCard, Preprocess
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def run(capsys):
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     model = swindow.create("swin_nano", num_classes=3)
-    model.metadata = {"class_names": ["ant", "bee", "cat"], "preprocess": Preprocess((32, 32)).to_dict()}
+    model.card = ModelCard(class_names=("ant", "bee", "cat"), preprocess=Preprocess((32, 32)))
     swindow.save(model, path)
     return path
 
@@ -118,6 +118,7 @@ def test_convert_inspect_and_use_other_libraries_files(run, checkpoint, tmp_path
     assert status == 0
     assert json.loads(output.splitlines()[-1])["difference"] <= 2e-5
     assert "timm has mask_padding=False, the source True" in output
+    assert "a .pth file does not carry class_names, preprocess;" in output
     assert "read again, its outputs are the same" in output
     assert run("convert", there, folder, "--to", "transformers", "--input-size", 32)[0] == 0
     assert {p.name for p in folder.iterdir()} >= {"config.json", "model.safetensors"}
@@ -152,6 +153,28 @@ def test_convert_mistakes(run, checkpoint, tmp_path):
         status, _, error = run("convert", *args)
         assert (status, error.count("\n")) == (expected_status, int(expected_status != 0)), (args, error)
         assert expected in error
+
+
+def test_inspect_shows_the_card(run, tmp_path):
+    model = swindow.create("swin_nano", num_classes=3)
+    model.card = ModelCard(
+        task="classify",
+        class_names=("ant", "bee", "cat"),
+        preprocess=Preprocess((32, 32), "squash"),
+        input_size=(32, 32),
+        split=HeldOut(0.25, 3),
+        data="insects",
+        licence="MIT",
+    )
+    swindow.save(model, tmp_path / "m.safetensors")
+    status, output, _ = run("inspect", tmp_path / "m.safetensors", "--json")
+    assert status == 0
+    for line in ("task  classify", "data  insects", "held out  25% of it, seed 3", "licence  MIT", "fit squash"):
+        assert line in output
+    found = json.loads(output.splitlines()[-1])
+    expected = {name: value for name, value in model.card.to_dict().items() if name != "format"}
+    assert {name: found.get(name) for name in expected} == expected
+    assert "format" not in found
 
 
 def test_inspect_a_variant(run):

@@ -373,7 +373,7 @@ def test_receptive_fields_of_the_hierarchy_are_those_of_the_middle():
 @pytest.mark.parametrize("name", ["$x_$", "$5 to $10 bill"])
 def test_class_names_are_no_mathematics(name):
     model = nano(num_classes=1)
-    model.metadata["class_names"] = [name]
+    model.card = swindow.ModelCard(class_names=(name,))
     figure = Findings(model, *pair(16, 16), True).figures()["06c_grad_cam"]()
     figure.draw_without_rendering()
     assert name in figure.get_suptitle()

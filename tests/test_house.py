@@ -47,9 +47,9 @@ def test_arrows_point_one_way():
 def test_public_names():
     """What users import; a change here is a change of the interface."""
     assert sorted(n for n in swindow.__all__ if n != "__version__") == [
-        "CheckpointError", "ConfigError", "DataError", "InputError", "OutputError", "Preprocess", "SwinConfig",
-        "SwinTransformer", "SwindowError", "TrainConfig", "TrainResult", "TrainingError", "adopt", "convert", "create",
-        "evaluate", "inflate", "list_layouts", "list_variants", "load", "predict", "save", "train",
+        "CheckpointError", "ConfigError", "DataError", "InputError", "ModelCard", "OutputError", "Preprocess",
+        "SwinConfig", "SwinTransformer", "SwindowError", "TrainConfig", "TrainResult", "TrainingError", "adopt",
+        "convert", "create", "evaluate", "inflate", "list_layouts", "list_variants", "load", "predict", "save", "train",
     ]  # fmt: skip
     for module in pkgutil.walk_packages(swindow.__path__, "swindow."):
         if (

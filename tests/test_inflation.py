@@ -26,14 +26,15 @@ IMAGE = SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=(3,
 def test_a_clip_of_one_image_gives_the_logits_of_the_image(config, frames):
     """Over time every query meets the same keys again with the same bias; padding is masked, so it does not count."""
     model = randomise(SwinTransformer(config)).double().eval()
-    model.metadata = {"class_names": list("abcde")}
+    model.card = swindow.ModelCard(class_names=tuple("abcde"), input_size=(37, 50))
     video = inflate(model, window_frames=3, patch_frames=2)
     x = torch.randn(2, 3, 37, 50, dtype=torch.float64)
     still = x[:, :, None].repeat(1, 1, 2 * frames, 1, 1)  # a patch's frames are all there
     assert difference(video(still), model(x)) <= 1e-9
     for ours, image in zip(video.pyramid(still), model.pyramid(x), strict=True):
         assert difference(ours, image[:, :, None].expand_as(ours)) <= 1e-9
-    assert video.metadata == model.metadata
+    assert video.card == swindow.ModelCard(class_names=tuple("abcde"))  # a clip is no image
+    assert swindow.checkpoints.describe(video)["gmacs"] is None
     assert not video.training
 
 

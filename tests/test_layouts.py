@@ -233,8 +233,8 @@ def test_timm_create_model_takes_what_is_written(variant, tmp_path):
     timm = peer("timm")
     name = {"swin_tiny": "swin_tiny_patch4_window7_224", "swinv2_tiny_w16": "swinv2_tiny_window16_256"}[variant]
     ours = randomise(swindow.create(variant, num_classes=5, depths=(1, 1, 2, 1), drop_path_rate=0.0)).eval()
-    ours.metadata = {"class_names": list("abcde"), "input_size": [256 if "v2" in variant else 224] * 2}
-    x = torch.randn(1, 3, *ours.metadata["input_size"])
+    ours.card = swindow.ModelCard(class_names=tuple("abcde"), input_size=(256 if "v2" in variant else 224,) * 2)
+    x = torch.randn(1, 3, *ours.card.input_size)
     changed = {"num_classes": 5, "depths": (1, 1, 2, 1)}
     with torch.no_grad():
         wanted = ours(x)
@@ -251,8 +251,7 @@ def test_timm_create_model_takes_what_is_written(variant, tmp_path):
         assert difference(theirs(x), wanted) <= NEAR
     again = swindow.load(tmp_path / "folder")
     assert again.config.window_size == ours.config.window_size
-    assert again.metadata["class_names"] == list("abcde")
-    assert again.metadata["input_size"] == ours.metadata["input_size"]
+    assert (again.card.class_names, again.card.input_size) == (ours.card.class_names, ours.card.input_size)
     with torch.no_grad():
         assert difference(again(x), wanted) <= 1e-6
 
@@ -306,8 +305,8 @@ def test_transformers_classification(v2, tmp_path):
     theirs.save_pretrained(tmp_path / "theirs")
     ours = swindow.load(tmp_path / "theirs")
     assert ours.load_report.layout == "transformers"
-    assert ours.metadata["class_names"] == list(names.values())
-    assert ours.metadata["input_size"] == [64, 64]
+    assert ours.card.class_names == tuple(names.values())
+    assert ours.card.input_size == (64, 64)
     assert ours.config.pretrained_window_size == (((6, 6), (4, 4)) if v2 else None)
     for side in (64, 128):
         x = torch.randn(2, 3, side, side)
@@ -482,7 +481,7 @@ def test_adopt_shares_memory_and_knows_what_tensors_do_not_tell():
         assert difference(ours(x), theirs(x)) <= NEAR
     assert ours.config.window_size == ((6, 6), (3, 3))
     assert ours.config.drop_path_rate == 0.25
-    assert ours.metadata["input_size"] == [24, 24]
+    assert ours.card.input_size == (24, 24)
     assert ours.head.weight.data_ptr() == theirs.head.fc.weight.data_ptr()
     assert all(p.requires_grad for p in ours.parameters())
     assert swindow.adopt(ours) is ours

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from swindow.card import CHANNELS, Preprocess
-from swindow.errors import ConfigError, DataError
+from swindow.errors import DataError
 from swindow.media import image as images
 
 
@@ -109,23 +109,3 @@ def test_to_tensor_normalises_and_puts_channels_first():
     x = images.to_tensor(image, Preprocess((4, 5), mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.5)))
     assert x.shape == (3, 4, 5)
     torch.testing.assert_close(x[:, 0, 0], torch.tensor([1.0, -2.0, (128 / 255 - 0.5) / 0.5]))
-
-
-def test_preprocess_travels_as_json():
-    how = Preprocess((32, 48), "squash", mean=(0.1,), std=(0.2,))
-    assert Preprocess.of({"preprocess": how.to_dict()}) == how
-    assert Preprocess.of({}, 96, 1).size == (96, 96)
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [{"mean": (0.5, 0.5)}, {"std": (0.0, 1.0, 1.0)}, {"size": (0, 4)}, {"interpolation": "cubic"}, {"fit": "pad"}],
-)
-def test_preprocess_refuses(bad):
-    with pytest.raises(ConfigError):
-        Preprocess(**bad)
-
-
-def test_a_model_of_other_channels_takes_no_image_files():
-    with pytest.raises(ConfigError, match="2 channels"):
-        Preprocess.of({}, channels=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import concurrent.futures
+import functools
 import io
 import json
 import pickle
@@ -23,14 +24,15 @@ from safetensors.torch import load_file, save_file
 
 import swindow
 from helpers.definition import difference, randomise
-from swindow import CheckpointError
+from swindow import CheckpointError, ModelCard, Preprocess
+from swindow.card import HeldOut
 
 
 @pytest.fixture
 def model():
     fields = {"embed_dim": 8, "depths": (1, 2), "num_heads": (1, 2), "num_classes": 4, "drop_path_rate": 0.0}
     model = randomise(swindow.SwinTransformer(swindow.SwinConfig(window_size=4, **fields))).eval()
-    model.metadata = {"input_size": [32, 32]}
+    model.card = ModelCard(input_size=(32, 32))
     return model
 
 
@@ -316,7 +318,7 @@ def test_shapes_that_do_not_go_together(layout, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "metadata"),
+    ("config", "card"),
     [
         ({"depths": [10**6, 2]}, {}),
         ({"embed_dim": 10**12}, {}),
@@ -324,18 +326,32 @@ def test_shapes_that_do_not_go_together(layout, tmp_path):
         ({"absolute_position_size": [10**9, 10**9]}, {}),
         ({"mlp_ratio": 1e300}, {}),
         ({"window_size": 10**9}, {}),
+        ({}, []),
+        ({}, "card"),
         ({}, {"input_size": 5}),
+        ({}, {"input_size": [-32, 32]}),
+        ({}, {"input_size": [True, True]}),
+        ({}, {"class_names": {"a": 0, "b": 1, "c": 2, "d": 3}}),
+        ({}, {"class_names": "abcd"}),
+        ({}, {"class_names": [[[[["a"]]]], 1, 2, 3]}),
+        ({}, {"preprocess": "squash"}),
+        ({}, {"preprocess": {"size": ["a", "b"]}}),
+        ({}, {"preprocess": {"sizes": [32, 32]}}),
+        ({}, {"preprocess": {"mean": [10**400] * 3}}),
+        ({}, {"settings": functools.reduce(lambda inner, _: {"a": inner}, range(400), {})}),
+        ({}, {"split": {"share": 2.0, "seed": 0}}),
         ({}, {"input_size": "ab"}),
         ({}, {"preprocess": 5}),
         ({}, {"class_names": 3}),
     ],
 )
-def test_descriptions_meant_to_harm(model, tmp_path, config, metadata):
+def test_descriptions_meant_to_harm(model, tmp_path, config, card):
     weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-    about = json.dumps({"config": {**model.config.to_dict(), **config}, "metadata": metadata})
-    save_file(weights, tmp_path / "m.safetensors", {"swindow": about})
-    with pytest.raises(CheckpointError):
-        swindow.load(tmp_path / "m.safetensors")
+    for key in ("card", "metadata"):
+        about = json.dumps({"config": {**model.config.to_dict(), **config}, key: card})
+        save_file(weights, tmp_path / "m.safetensors", {"swindow": about})
+        with pytest.raises(CheckpointError, match=r"m\.safetensors|too large"):
+            swindow.load(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -373,7 +389,7 @@ def test_other_types_of_numbers(model, official, tmp_path, dtype):
 @pytest.fixture
 def folder(model, tmp_path):
     """A folder as transformers writes it."""
-    model.metadata["preprocess"] = {"size": [32, 32], "fit": "squash"}
+    model.card = model.card.replace(preprocess=Preprocess((32, 32), "squash"))
     swindow.save(model, tmp_path / "folder", "transformers")
     return tmp_path / "folder"
 
@@ -505,7 +521,7 @@ def test_input_size_settles_windows_and_resizes_tables(official, model):
     assert found.config.window_size == ((4, 4), (2, 2))
     assert len(found.load_report.resized) == 2
     assert swindow.load(official, input_size=32).load_report.resized == {}
-    assert swindow.load(official, input_size=(32, 64)).metadata["input_size"] == [32, 64]
+    assert swindow.load(official, input_size=(32, 64)).card.input_size == (32, 64)
     wide = swindow.load(official, window_size=8, input_size=48)
     assert wide.config.window_size == ((8, 8), (6, 6))
     for wrong in ("big", 0, (32, 0)):
@@ -627,26 +643,82 @@ def test_preprocessing_that_we_cannot_do_is_told(folder, odd):
     assert next(iter(odd)) in swindow.load(folder).load_report.assumed["preprocess"]
 
 
+def test_preprocessing_of_timm_that_we_cannot_do_is_told(model, tmp_path):
+    swindow.save(model, tmp_path / "folder", "timm")
+    about = json.loads((tmp_path / "folder" / "config.json").read_text())
+    for odd in ({"interpolation": "lanczos"}, {"mean": [0.5, 0.5]}, {"crop_pct": 1.5}):
+        changed = {**about, "pretrained_cfg": {**about["pretrained_cfg"], **odd}}
+        (tmp_path / "folder" / "config.json").write_text(json.dumps(changed))
+        found = swindow.load(tmp_path / "folder")
+        assert found.card.preprocess == Preprocess((32, 32), crop_fraction=0.9)
+        assert "config.json asks for what swindow cannot do" in found.load_report.assumed["preprocess"]
+
+
 def test_what_travels_with_weights(model, tmp_path):
-    model.metadata = {
-        "class_names": list("abcd"),
-        "preprocess": {"size": [32, 32], "fit": "squash"},
-        "input_size": [32, 32],
-    }
+    model.card = ModelCard(
+        task="classify",
+        settings={"smoothing": 0.1},
+        class_names=tuple("abcd"),
+        preprocess=Preprocess((32, 32), "squash", value_range=(0, 4095)),
+        input_size=(32, 32),
+        split=HeldOut(0.2, 3, fingerprint="abc"),
+        data="photos",
+        licence="MIT",
+    )
     swindow.save(model, tmp_path / "in.safetensors")
     for layout in ("timm", "microsoft", "mmpretrain", "torchvision"):
         done = swindow.convert(tmp_path / "in.safetensors", tmp_path / f"{layout}.safetensors", to=layout)
         assert done.lost == ()
-        assert swindow.load(tmp_path / f"{layout}.safetensors").metadata == model.metadata
-    assert swindow.convert(tmp_path / "in.safetensors", tmp_path / "m.pth", to="timm").lost == (
-        "class_names",
-        "preprocess",
-    )
+        assert swindow.load(tmp_path / f"{layout}.safetensors").card == model.card
+    for layout in ("timm", "transformers"):
+        swindow.convert(tmp_path / "in.safetensors", tmp_path / layout, to=layout)
+        assert swindow.load(tmp_path / layout).card == model.card
+    lost = ("task", "settings", "class_names", "preprocess", "split", "data", "licence")
+    assert swindow.convert(tmp_path / "in.safetensors", tmp_path / "m.pth", to="timm").lost == lost
     weights = load_file(tmp_path / "timm.safetensors")
-    for text in ("{", "3", '{"preprocess": 3}'):
-        save_file(weights, tmp_path / "bad.safetensors", {"swindow.metadata": text})
-        with pytest.raises(CheckpointError, match="description of images or classes is broken"):
-            swindow.load(tmp_path / "bad.safetensors")
+    for text in ("{", "3", '{"preprocess": 3}', '{"format": 2}', "[" * 100_000):
+        for key in ("swindow.card", "swindow.metadata"):
+            save_file(weights, tmp_path / "bad.safetensors", {key: text})
+            with pytest.raises(CheckpointError, match=r"bad\.safetensors: .*model card.*get the file again"):
+                swindow.load(tmp_path / "bad.safetensors")
+
+
+BEFORE = """{"class_names": ["cat", "dog", "ele", "fox"], "preprocess": {"size": [32, 32], "fit": "squash",
+"crop_fraction": 0.875, "interpolation": "bicubic", "mean": [0.305], "std": [0.376]}, "input_size": [32, 32],
+"data": "photos", "mine": [1, 2]}"""
+
+
+@pytest.mark.parametrize("layout", ["swindow", "timm", "microsoft"])
+def test_files_written_before_cards_had_a_format(model, tmp_path, layout):
+    swindow.save(model, tmp_path / "m.safetensors", layout)
+    weights = load_file(tmp_path / "m.safetensors")
+    about = {"swindow": f'{{"config": {json.dumps(model.config.to_dict())}, "metadata": {BEFORE}}}'}
+    save_file(weights, tmp_path / "m.safetensors", about if layout == "swindow" else {"swindow.metadata": BEFORE})
+    found = swindow.load(tmp_path / "m.safetensors")
+    assert same(found, model)
+    how = Preprocess((32, 32), "squash", mean=(0.305,), std=(0.376,))
+    names = ("cat", "dog", "ele", "fox")
+    assert found.card == ModelCard(class_names=names, preprocess=how, input_size=(32, 32), data="photos")
+
+
+@pytest.mark.parametrize("layout", ["swindow", "timm"])
+def test_cards_of_other_versions(model, tmp_path, layout):
+    """A later format is refused; a field added within a format is passed over."""
+    swindow.save(model, tmp_path / "m.safetensors", layout)
+    weights = load_file(tmp_path / "m.safetensors")
+
+    def load(card):
+        about = {"swindow.card": json.dumps(card)}
+        if layout == "swindow":
+            about = {"swindow": json.dumps({"config": model.config.to_dict(), "card": card})}
+        save_file(weights, tmp_path / "m.safetensors", about)
+        return swindow.load(tmp_path / "m.safetensors").card
+
+    message = r"m\.safetensors: model card: format is 2, expected a number up to 1; try a newer version of swindow"
+    for other in ({}, {"preprocess": "means something else"}):
+        with pytest.raises(CheckpointError, match=message):
+            load({"format": 2, "data": "photos", **other})
+    assert load({"format": 1, "data": "photos", "authors": ["me"]}).data == "photos"
 
 
 def test_convert_notices_what_does_not_come_back(model, tmp_path, monkeypatch):

@@ -78,7 +78,7 @@ def test_it_learns_and_leaves_what_it_promises(tmp_path):
     names = {"model.safetensors", "best.safetensors", "metrics.jsonl", "curves.png", "confusion.png", "state.pt"}
     assert {p.name for p in result.out.iterdir()} == names
     model = swindow.load(result.out / "model.safetensors")
-    assert model.metadata["class_names"] == list("0123456789")
+    assert model.card.class_names == tuple("0123456789")
     again = evaluate(model, source)
     assert (again.accuracy, again.images) == (result.accuracy, 300)
     assert again.loss == pytest.approx(result.loss, rel=1e-6)
@@ -218,7 +218,7 @@ def test_fine_tuning_starts_from_a_checkpoint(tmp_path):
     tuned = weights(tmp_path / "tuned")
     assert tuned["head.weight"].shape == (2, 128)
     assert torch.allclose(tuned["norm.weight"], start["norm.weight"], atol=1e-6)
-    assert swindow.load(tmp_path / "tuned" / "model.safetensors").metadata["class_names"] == ["cat", "dog"]
+    assert swindow.load(tmp_path / "tuned" / "model.safetensors").card.class_names == ("cat", "dog")
 
 
 def test_worker_processes_change_nothing(tmp_path):

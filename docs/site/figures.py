@@ -18,7 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import swindow
-from swindow import TrainConfig, data, explain, images
+from swindow import TrainConfig, data, explain, media
+from swindow.card import preprocessing
 
 HERE = Path(__file__).resolve().parent
 RUN = Path("runs/docs")
@@ -48,10 +49,10 @@ def of(
     prefix: str, model: swindow.SwinTransformer, image: Image.Image, trained: bool, chosen: tuple[str, ...]
 ) -> list[str]:
     """Draws the figures whose names begin with one of ``chosen`` for both languages and returns their names."""
-    how = images.Preprocess.of(model.metadata, 256 if prefix == "swinv2" else 224, model.config.in_chans)
-    fitted = images.fit(image, how)
+    how = preprocessing(model.card, 256 if prefix == "swinv2" else 224, model.config.in_chans)
+    fitted = media.fit(image, how)
     display = np.asarray(fitted.convert("RGB"))
-    found = explain.Findings(model, images.to_tensor(fitted, how), display, trained)
+    found = explain.Findings(model, media.to_tensor(fitted, how), display, trained)
     drawn = []
     for name, draw in found.figures().items():
         if name.startswith(chosen):

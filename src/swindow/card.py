@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ FORMAT = 1  # of a card as JSON; a file with a higher number was written by a la
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CHANNELS = {1: "L", 3: "RGB"}  # channels that an image file can give, as Pillow names them
+DEPTH = 32  # of lists and objects inside each other in a task's settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Preprocess:
         mean, std: per channel, for values from 0 to 1; their length is the number of channels, 1 (grey) or 3 (RGB).
         value_range: the values of a float or 16-bit file that stand for black and white; None: 0 and 1 for floats,
             0 and the largest number of its bit depth for integers. 8-bit images ignore it.
+
+    Raises:
+        ConfigError: a value is not of the type or in the range that it should be.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -41,23 +46,29 @@ class Preprocess:
     value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        for field in ("size", "mean", "std", "value_range"):
-            if getattr(self, field) is not None:
-                object.__setattr__(self, field, tuple(getattr(self, field)))  # JSON gives lists
-        if len(self.mean) not in CHANNELS or len(self.std) != len(self.mean):
-            raise ConfigError(f"mean and std: got {self.mean} and {self.std}, expected 1 or 3 numbers in each")
-        if len(self.size) != 2 or min(self.size) < 1 or not 0 < self.crop_fraction <= 1 or min(self.std) <= 0:
-            raise ConfigError(f"got {self}, expected size >= 1, 0 < crop_fraction <= 1 and std > 0")
-        if self.interpolation not in ("nearest", "bilinear", "bicubic") or self.fit not in ("crop", "squash"):
-            raise ConfigError(
-                f"got {self}, expected interpolation 'nearest', 'bilinear' or 'bicubic' and fit 'crop' or 'squash'"
-            )
-        if self.value_range is not None and not (
-            len(self.value_range) == 2
-            and all(map(math.isfinite, self.value_range))
-            and self.value_range[0] < self.value_range[1]
-        ):
-            raise ConfigError(f"value_range: got {self.value_range}, expected two numbers, black below white")
+        _tuples(self, "size", "mean", "std", "value_range")
+        channels = len(self.mean) if isinstance(self.mean, tuple) else 0
+        shown = self.value_range
+        _check(
+            "preprocess",
+            self,
+            size=(_pixels(self.size) and len(self.size) == 2, "height and width in pixels, above 0"),
+            fit=(self.fit in ("crop", "squash"), "'crop' or 'squash'"),
+            crop_fraction=(_numbers((self.crop_fraction,)) and 0 < self.crop_fraction <= 1, "a fraction above 0"),
+            interpolation=(
+                self.interpolation in ("nearest", "bilinear", "bicubic"),
+                "'nearest', 'bilinear' or 'bicubic'",
+            ),
+            mean=(channels in CHANNELS and _numbers(self.mean), "1 number (grey) or 3 (RGB)"),
+            std=(
+                _numbers(self.std) and len(self.std) == channels and all(s > 0 for s in self.std),
+                "numbers above 0, as many as mean has",
+            ),
+            value_range=(
+                shown is None or (_numbers(shown) and len(shown) == 2 and shown[0] < shown[1]),
+                "two numbers, black below white",
+            ),
+        )
 
     @property
     def channels(self) -> int:
@@ -66,7 +77,7 @@ class Preprocess:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items() if v is not None}
+        return _known(self)
 
     @classmethod
     def default(cls, size: int = 224, channels: int = 3) -> Preprocess:
@@ -80,11 +91,6 @@ class Preprocess:
         grey = channels == 1  # the mean over ImageNet's channels
         return cls((size, size), mean=(0.449,) if grey else IMAGENET_MEAN, std=(0.226,) if grey else IMAGENET_STD)
 
-    @classmethod
-    def of(cls, metadata: Mapping[str, Any], size: int = 224, channels: int = 3) -> Preprocess:
-        """Returns what a model's metadata says, else ``default``."""
-        return cls(**metadata["preprocess"]) if "preprocess" in metadata else cls.default(size, channels)
-
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
@@ -95,6 +101,9 @@ class HeldOut:
         seed: decides which samples.
         stratified: whether every class gives the same share.
         fingerprint: of the data that was split (``Dataset.fingerprint``); the split is only known for that data.
+
+    Raises:
+        ConfigError: a value is not of the type or in the range that it should be.
     """
 
     share: float
@@ -103,8 +112,14 @@ class HeldOut:
     fingerprint: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise ConfigError(f"held_out: got {self.share}, expected a fraction between 0 and 1")
+        _check(
+            "split",
+            self,
+            share=(_numbers((self.share,)) and 0 < self.share < 1, "a fraction between 0 and 1"),
+            seed=(type(self.seed) is int and self.seed >= 0, "a whole number from 0"),
+            stratified=(isinstance(self.stratified, bool), "true or false"),
+            fingerprint=(isinstance(self.fingerprint, (str, type(None))), "a text"),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +136,9 @@ class ModelCard:
         data: what the weights were trained on.
         licence: of the weights.
         format: of the card as JSON.
+
+    Raises:
+        ConfigError: a value is not of the type or in the range that it should be.
 
     Example:
         >>> card = ModelCard(class_names=("cat", "dog"), data="photos")
@@ -139,65 +157,125 @@ class ModelCard:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        for field in ("class_names", "input_size"):
-            if getattr(self, field) is not None:
-                object.__setattr__(self, field, tuple(getattr(self, field)))
-        names, size = self.class_names, self.input_size
-        wrong = {
-            "class_names": names is not None and not all(isinstance(name, str) for name in names),
-            "input_size": size is not None
-            and not all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in size),
-            "settings": not isinstance(self.settings, Mapping),
-            "format": not isinstance(self.format, int) or isinstance(self.format, bool) or self.format < 1,
-            **{field: not isinstance(getattr(self, field), (str, type(None))) for field in ("task", "data", "licence")},
-        }
-        for field, bad in wrong.items():
-            if bad:
-                raise ConfigError(f"model card: {field} is {getattr(self, field)!r}, not of the type it should be")
+        _tuples(self, "class_names", "input_size")
+        names = self.class_names
+        texts = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+        _check(
+            "model card",
+            self,
+            format=(type(self.format) is int and 0 < self.format <= FORMAT, f"a number up to {FORMAT}"),
+            settings=(isinstance(self.settings, Mapping), "an object"),
+            class_names=(names is None or texts, "a list of texts"),
+            preprocess=(isinstance(self.preprocess, (Preprocess, type(None))), "a Preprocess"),
+            input_size=(self.input_size is None or _pixels(self.input_size), "a list of pixels per axis, above 0"),
+            split=(isinstance(self.split, (HeldOut, type(None))), "a HeldOut"),
+            task=(isinstance(self.task, (str, type(None))), "a text"),
+            data=(isinstance(self.data, (str, type(None))), "a text"),
+            licence=(isinstance(self.licence, (str, type(None))), "a text"),
+        )
+        object.__setattr__(self, "settings", _json(self.settings))
 
     def replace(self, **fields: Any) -> ModelCard:
         """Returns a card with some fields changed."""
         return dataclasses.replace(self, **fields)
 
+    def pixels(self, axes: int) -> tuple[int, ...] | None:
+        """Returns the size of images in pixels per axis; None: it is not known for so many axes."""
+        sizes = (self.input_size, self.preprocess.size if self.preprocess else None)
+        return next((size for size in sizes if size is not None and len(size) == axes), None)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns what is known, as JSON values."""
-        found: dict[str, Any] = {"format": self.format}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Preprocess):
-                value = value.to_dict()
-            elif isinstance(value, HeldOut):
-                value = dataclasses.asdict(value)
-            elif isinstance(value, tuple):
-                value = list(value)
-            if value is not None and value != {}:
-                found[field.name] = value
-        return found
+        return _known(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
         """Returns the card of JSON values as ``to_dict`` gives them.
 
         Raises:
-            ConfigError: a value is not of the type it should be, a field is unknown, or the card is of a later format.
+            ConfigError: a value is not of the type it should be, or the card is of a later format.
         """
-        number = values.get("format", FORMAT) if isinstance(values, Mapping) else None
-        if isinstance(number, int) and number > FORMAT:
-            raise ConfigError(
-                f"model card: format {number}, this version reads up to {FORMAT}; try a newer version of swindow"
-            )
-        try:
-            fields = dict(values)
-            if isinstance(fields.get("preprocess"), Mapping):
-                fields["preprocess"] = Preprocess(**fields["preprocess"])
-            if isinstance(fields.get("split"), Mapping):
-                fields["split"] = HeldOut(**fields["split"])
-            for field, kind in (("preprocess", Preprocess), ("split", HeldOut)):
-                if not isinstance(fields.get(field), (kind, type(None))):
-                    raise ConfigError(f"model card: {field} is {fields[field]!r}, expected an object")
-            for field in ("class_names", "input_size"):
-                if not isinstance(fields.get(field), (list, tuple, type(None))):
-                    raise ConfigError(f"model card: {field} is {fields[field]!r}, expected a list")
-            return cls(**fields)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"model card: {error}") from error
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"model card: got {reprlib.repr(values)}, expected an object")
+        # A field that this version does not know is left out: within a format, writers add only what readers can do
+        # without, and raise the number for anything else. It is an error inside ``preprocess`` and ``split``, where
+        # leaving it out would prepare images, or draw a split, otherwise than in training.
+        known = {
+            field.name: values[field.name] for field in dataclasses.fields(cls) if values.get(field.name) is not None
+        }
+        cls(format=known.get("format", FORMAT))  # first: in a later format all else may mean something else
+        for name, kind in (("preprocess", Preprocess), ("split", HeldOut)):
+            if name in known:
+                known[name] = _part(kind, name, known[name])
+        return cls(**known)
+
+
+def preprocessing(card: ModelCard | None, size: int = 224, channels: int = 3) -> Preprocess:
+    """Returns how images are prepared for a model: as its card says, else ``Preprocess.default(size, channels)``.
+
+    Example:
+        >>> preprocessing(None, size=256).size
+        (256, 256)
+    """
+    return card.preprocess if card and card.preprocess else Preprocess.default(size, channels)
+
+
+def _part(kind: type[Any], name: str, values: Any) -> Any:
+    """A part of a card from JSON values; every field must be known and every field without a default given."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"model card: {name} is {reprlib.repr(values)}, expected an object")
+    fields = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(kind)}
+    odd = [field for field in values if field not in fields]
+    odd += [field for field, needed in fields.items() if needed and field not in values]
+    if odd:
+        raise ConfigError(
+            f"model card: {name} has fields {reprlib.repr(list(values))}, expected some of {list(fields)}"
+        )
+    return kind(**values)
+
+
+def _check(what: str, part: Any, **fields: tuple[bool, str]) -> None:
+    """Raises ConfigError for the first field that is not right, with what is expected of it."""
+    for name, (right, expected) in fields.items():
+        if not right:
+            raise ConfigError(f"{what}: {name} is {reprlib.repr(getattr(part, name))}, expected {expected}")
+
+
+def _tuples(part: Any, *names: str) -> None:
+    """Makes tuples of lists, which JSON gives."""
+    for name in names:
+        if isinstance(getattr(part, name), list):
+            object.__setattr__(part, name, tuple(getattr(part, name)))
+
+
+def _numbers(values: object) -> bool:
+    """Whether it is a tuple of numbers, none of them infinite or NaN."""
+    return isinstance(values, tuple) and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e30 for v in values
+    )
+
+
+def _pixels(values: object) -> bool:
+    """Whether it is a tuple of numbers of pixels."""
+    return isinstance(values, tuple) and all(type(v) is int and 0 < v < 2**31 for v in values)
+
+
+def _known(part: Any) -> dict[str, Any]:
+    """The fields that are not empty, as JSON values."""
+    found = {}
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if value is not None and value != {}:
+            found[field.name] = _known(value) if dataclasses.is_dataclass(value) else _json(value)
+    return found
+
+
+def _json(value: Any, depth: int = DEPTH) -> Any:
+    """A copy of JSON values, with lists for tuples. Raises ConfigError for anything else."""
+    if isinstance(value, Mapping) and depth and all(isinstance(key, str) for key in value):
+        return {key: _json(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and depth:
+        return [_json(item, depth - 1) for item in value]
+    if value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ConfigError(f"model card: got {reprlib.repr(value)}, expected JSON values, {DEPTH} deep at most")

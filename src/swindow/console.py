@@ -93,7 +93,7 @@ def report(found: dict[str, Any]) -> list[str]:
     """Lines for what ``checkpoints.describe`` returns: the model, then what became of the file's tensors."""
     config = found["config"]
     windows, trained = _windows(config["window_size"]), config["pretrained_window_size"]
-    size, names = found["input_size"], found.get("class_names")
+    size, names, split = found["input_size"], found.get("class_names"), found.get("split")
     lines = {
         "source": found.get("source", "none: random weights"),
         "layout": found.get("layout", "swindow"),
@@ -104,6 +104,10 @@ def report(found: dict[str, Any]) -> list[str]:
         "blocks": f"{_row(config['depths'])}, heads {_row(config['num_heads'])}, {config['embed_dim']} channels first",
         "windows": windows if trained is None else f"{windows}, trained with {_windows(trained)}",
         "classes": f"{config['num_classes']}" + ("" if not names else f": {_some(names)}"),
+        "task": found.get("task", ""),
+        "data": found.get("data", ""),
+        "held out": f"{split['share']:.0%} of it, seed {split['seed']}" if split else "",
+        "licence": found.get("licence", ""),
         "preprocess": ", ".join(f"{key} {_plain(value)}" for key, value in found.get("preprocess", {}).items()),
         "matched": f"{found['matched']} tensors" if "matched" in found else "",
         "new": _some(found.get("initialised", ())),

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from .card import Preprocess
+from .card import preprocessing
 from .checkpoints import load
 from .errors import InputError
 from .media import prepare
@@ -31,7 +31,7 @@ def predict(
     """Returns the likeliest classes of every image.
 
     Args:
-        model: a model, or the path of a checkpoint. Its preprocessing and class names are its metadata's; a model
+        model: a model, or the path of a checkpoint. Preprocessing and class names are those of its card; a model
             without them gets ImageNet's preprocessing and numbers for names.
         images: paths or PIL images.
         top: classes per image.
@@ -48,8 +48,9 @@ def predict(
         raise InputError(
             "predict: the model has no head (num_classes is 0); try load(..., num_classes=...) and train it"
         )
-    how = Preprocess.of(model.metadata, channels=model.config.in_chans)
-    names = model.metadata.get("class_names") or [str(i) for i in range(model.config.num_classes)]
+    how = preprocessing(model.card, channels=model.config.in_chans)
+    names = model.card.class_names if model.card else None
+    names = names or tuple(str(i) for i in range(model.config.num_classes))
     device, training = next(model.parameters()).device, model.training
     found = []
     model.eval()

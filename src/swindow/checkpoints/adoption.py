@@ -62,7 +62,7 @@ def _hints(theirs: nn.Module) -> Hints:
     for key, module in theirs.named_modules():
         size: Any = getattr(module, "img_size", None)
         if key.endswith("patch_embed") and isinstance(size, (tuple, list)) and len(size) == 2:
-            found.input_size = tuple(size)
+            found.input_size = tuple(map(int, size))
         window = getattr(module, "window_size", None)
         if window is None or not hasattr(module, "num_heads") or not hasattr(module, "qkv"):
             continue

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..card import ModelCard
 from ..errors import CheckpointError, OutputError
 from ..models import SwinTransformer
 from .describing import describe
@@ -94,10 +95,17 @@ def convert(
         to,
         found,
         left_out,
-        tuple(key for key in ("class_names", "preprocess") if key in model.metadata and out.suffix == ".pth"),
+        _lost(model.card, out),
         {name: pair for name, pair in other.items() if pair[0] != pair[1]},
         describe(model),
     )
+
+
+def _lost(card: ModelCard | None, out: Path) -> tuple[str, ...]:
+    """The fields of a card that a .pth file has no place for; the size of images is told by some of its tensors."""
+    if card is None or out.suffix != ".pth":
+        return ()
+    return tuple(name for name in card.to_dict() if name not in ("input_size", "format"))
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import kernels
+from ..card import ModelCard
 from ..config import PerAxis
 from ..models import SwinTransformer
 from ..models.shadow import shadow
@@ -22,14 +23,15 @@ def describe(model: SwinTransformer) -> dict[str, Any]:
     """
     config = model.config
     variant = variant_of(config)
-    size = model.metadata.get("input_size") or model.metadata.get("preprocess", {}).get("size")
+    card = model.card or ModelCard()
+    size = card.pixels(config.ndim)
     if size is None and config.ndim == 2:
         size = (image_size(variant or ""),) * 2
     return {
         **({} if model.load_report is None else model.load_report.to_dict()),
         "variant": variant,
         "parameters": sum(p.numel() for p in model.parameters()),
-        **model.metadata,
+        **{name: value for name, value in card.to_dict().items() if name != "format"},
         "input_size": None if size is None else list(size),
         "gmacs": None if size is None else round(count_macs(model, tuple(size)) / 1e9, 3),
         "config": config.to_dict(),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
@@ -54,7 +52,8 @@ def inflate(model: SwinTransformer, window_frames: int = 8, patch_frames: int = 
             tensors[name] = torch.cat((torch.zeros_like(tensor[:, :1]), tensor), 1)  # (512, axes)
     video = shadow(config)
     video.load_state_dict({name: _own(tensor) for name, tensor in tensors.items()}, assign=True)
-    video.metadata = copy.deepcopy(model.metadata)
+    if model.card is not None:
+        video.card = model.card.replace(input_size=None)  # of images; how many frames a clip has is not known
     return video.eval()
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..card import ModelCard, Preprocess
 from ..config import PerAxis, SwinConfig
 from ..errors import CheckpointError, ConfigError, nearest
 from ..models import SwinTransformer
@@ -28,8 +27,9 @@ from .report import LoadReport
 from .sources import Source, open_source
 from .tensors import Resize, adapt, check_resize
 
-KEY = "swindow"  # our entry in the metadata of a safetensors file
-CARRIED = "swindow.metadata"  # that in files of other layouts: class names and preprocessing
+KEY = "swindow"  # our entry in the header of a safetensors file: config and card
+CARRIED = "swindow.card"  # that in files of other layouts
+CARRIED_BEFORE = "swindow.metadata"  # as it was called before cards had a format number
 IMAGENET_22K = 21_841
 ROWS_OF_1K = Path(__file__).with_name("imagenet_22k_to_1k.txt")
 
@@ -59,8 +59,8 @@ def load(
         config: what shapes cannot tell, or what is to be otherwise than in that library: a SwinConfig, or a dict of
             some of its fields, for instance ``{"window_size": 8}``.
         num_classes: another number of classes: the head is replaced by a newly initialised one and the class names
-            are dropped (for 1000 of ImageNet-22k's 21,841, by the rows of those classes, as in the official code); 0
-            removes the head. What only pre-training needs (mask token, decoder) is dropped too.
+            and the task are dropped (for 1000 of ImageNet-22k's 21,841, by the rows of those classes, as in the
+            official code); 0 removes the head. What only pre-training needs (mask token, decoder) is dropped too.
         in_chans: another number of input channels: the patch embedding is adapted, the sum over channels kept, and the
             preprocessing, made for the old number, is dropped.
         window_size: other windows, as in SwinConfig: tables of position biases are resized, a continuous bias keeps
@@ -121,10 +121,10 @@ def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer
     reading = recognise(found.name, found.tensors, wanted.layout or (OWN.name if KEY in found.metadata else None))
     size = _pixels(wanted.input_size, reading)
     if KEY in found.metadata:
-        kind, metadata = _own(found, reading, wanted.config)
+        kind, card = _own(found, reading, wanted.config)
     else:
         kind = architecture(found.name, reading, about, wanted.config, size)
-        metadata = _metadata(found, reading, about, kind)
+        card = _card(found, reading, about, kind)
     model = _empty(kind.config)
     check_fits(found.name, reading, model.state_dict())
     window_size = _for_size(reading, kind.config, wanted.window_size, size)
@@ -133,9 +133,11 @@ def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer
     model = model if config == kind.config else _empty(config)
     values = {**tensors, **fresh}
     model.load_state_dict({key: value.to(wanted.dtype or value.dtype) for key, value in values.items()}, assign=True)
-    model.metadata = metadata
     if "patch_embed.proj.weight" in resized:
-        model.metadata.pop("preprocess", None)
+        card = card.replace(preprocess=None)
+    if wanted.num_classes not in (None, config.num_classes):  # what is left is of the weights, their split too
+        card = card.replace(class_names=None, task=None, settings={})
+    model.card = None if card == ModelCard() else card
     left, made, rows = ({}, (), {}) if wanted.num_classes is None else _replace_head(model, wanted.num_classes)
     dropped = {
         **found.beside,
@@ -162,11 +164,11 @@ def _pixels(size: int | tuple[int, ...] | None, reading: Reading) -> PerAxis | N
     return pixels
 
 
-def _own(found: Source, reading: Reading, known: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:
+def _own(found: Source, reading: Reading, known: Mapping[str, Any]) -> tuple[Architecture, ModelCard]:
     """What our own description of a file says; it must be of that file's tensors."""
     try:
         about = json.loads(found.metadata[KEY])
-        fields, metadata = dict(about["config"]), dict(about["metadata"])
+        fields, values = dict(about["config"]), about["card" if "card" in about else "metadata"]  # the older name
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{found.name}: its description is broken; expected a file written by swindow.save"
@@ -182,20 +184,27 @@ def _own(found: Source, reading: Reading, known: Mapping[str, Any]) -> tuple[Arc
     hidden = reading.tensors.get("stages.0.blocks.0.mlp.fc1.weight", torch.empty(0)).shape[0]
     if (config.embed_dim, sum(config.depths)) != (width, blocks) or not -1 < width * config.mlp_ratio - hidden < 2:
         raise CheckpointError(f"{found.name}: its config is not that of its tensors; the file is broken")
-    _check_metadata(found.name, metadata)
-    size = metadata.get("input_size")
-    return Architecture(config, None if size is None else tuple(size), {}), metadata
+    card = _read_card(found.name, values)
+    try:
+        check_names(card, config)
+    except ConfigError as error:
+        raise CheckpointError(f"{found.name}: {error}; the file is broken") from error
+    return Architecture(config, card.input_size, {}), card
 
 
-def _check_metadata(source: str, metadata: Any) -> None:
-    """Raises CheckpointError where what travels with weights is not of the types that it should be."""
-    sound = isinstance(metadata, dict)
-    if sound:
-        size, classes, how = (metadata.get(key) for key in ("input_size", "class_names", "preprocess"))
-        sound = size is None or (isinstance(size, list) and all(isinstance(s, int) and s > 0 for s in size))
-        sound = sound and isinstance(classes, (list, type(None))) and isinstance(how, (dict, type(None)))
-    if not sound:
-        raise CheckpointError(f"{source}: its description of images or classes is broken; the file is")
+def _read_card(source: str, values: Any) -> ModelCard:
+    """The card of JSON values. Raises CheckpointError where it is broken or of a later format."""
+    try:
+        return ModelCard.from_dict(values)
+    except ConfigError as error:
+        raise CheckpointError(f"{source}: {error}; try a newer version of swindow, or get the file again") from error
+
+
+def check_names(card: ModelCard, config: SwinConfig) -> None:
+    """Raises ConfigError where a card names another number of classes than the head has."""
+    names = card.class_names
+    if names is not None and config.num_classes and len(names) != config.num_classes:
+        raise ConfigError(f"model card: got {len(names)} class names, expected {config.num_classes}, one per output")
 
 
 def _empty(config: SwinConfig) -> SwinTransformer:
@@ -224,40 +233,43 @@ def _without_norm(reading: Reading, config: SwinConfig) -> dict[str, Tensor]:
     return {name: value for name, value in fresh.items() if name not in reading.tensors}
 
 
-def _metadata(found: Source, reading: Reading, about: Hints, kind: Architecture) -> dict[str, Any]:
+def _card(found: Source, reading: Reading, about: Hints, kind: Architecture) -> ModelCard:
     """What travels with foreign weights: size, class names, preprocessing; where no file says it, the library's."""
-    config, metadata = kind.config, copy.deepcopy(about.metadata)
-    kind.assumed |= about.assumed
-    if CARRIED in found.metadata:
+    config, card = kind.config, about.card
+    key = CARRIED if CARRIED in found.metadata else CARRIED_BEFORE
+    if key in found.metadata:
         try:
-            carried = json.loads(found.metadata[CARRIED])
-        except (ValueError, RecursionError):
-            carried = None
-        _check_metadata(found.name, carried)
-        metadata = {**metadata, **carried}
+            values = json.loads(found.metadata[key])
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{found.name}: its model card is no JSON; get the file again") from error
+        carried = _read_card(found.name, values)
+        card = ModelCard.from_dict({**card.to_dict(), **carried.to_dict()})
+    if card.preprocess is None:
+        kind.assumed |= about.assumed
     variant = variant_of(config)
     size = kind.input_size or ((image_size(variant),) * config.ndim if variant and config.ndim == 2 else None)
-    if size is not None and (kind.input_size is not None or "input_size" not in metadata):
-        metadata["input_size"] = list(size)
+    if kind.input_size is not None or card.input_size is None:
+        card = card.replace(input_size=size)
     names = found.about.get("CLASSES") or (found.about.get("dataset_meta") or {}).get("classes")
-    if isinstance(names, (list, tuple)):
-        metadata.setdefault("class_names", [str(name) for name in names])
-    if len(metadata.get("class_names", ())) != config.num_classes:
-        metadata.pop("class_names", None)
-    if "preprocess" not in metadata and config.ndim == 2 and config.in_chans == 3 and reading.layout is not OWN:
+    if isinstance(names, (list, tuple)) and card.class_names is None:
+        card = card.replace(class_names=tuple(map(str, names)))
+    if len(card.class_names or ()) != config.num_classes:
+        card = card.replace(class_names=None)
+    if card.preprocess is None and config.ndim == 2 and config.in_chans == 3 and reading.layout is not OWN:
         side = size if size is not None else (224, 224)
-        how = {"fit": "crop", "crop_fraction": 224 / 256, **reading.layout.preprocess}
+        how = dict(reading.layout.preprocess)
         if min(side) >= 384:  # published models of this size were fine-tuned without a crop
             how |= {"crop_fraction": 1.0} if reading.layout.name == "timm" else {"fit": "squash"}
-        metadata["preprocess"] = {"size": list(side), **how}
+        preprocess = Preprocess((side[0], side[1]), **how)
+        card = card.replace(preprocess=preprocess)
         way = (
-            "the whole image" if how["fit"] == "squash" else f"the centre {how['crop_fraction']:.3f} of the short side"
+            "the whole image"
+            if preprocess.fit == "squash"
+            else f"the centre {preprocess.crop_fraction:.3f} of the short side"
         )
         why = f" ({about.assumed['preprocess']})" if "preprocess" in about.assumed else ""
-        kind.assumed["preprocess"] = (
-            f"{way}, to {math.prod(side[:1])} pixels, bicubic; ImageNet's mean and deviation{why}"
-        )
-    return metadata
+        kind.assumed["preprocess"] = f"{way}, to {side[0]} pixels, bicubic; ImageNet's mean and deviation{why}"
+    return card
 
 
 def _replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, str], tuple[str, ...], dict[str, str]]:
@@ -272,7 +284,6 @@ def _replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, s
     if num_classes == old:
         return dropped, (), {}
     model.config = model.config.replace(num_classes=num_classes)
-    model.metadata = {key: value for key, value in model.metadata.items() if key != "class_names"}
     if (old, num_classes) == (IMAGENET_22K, 1000):
         rows = torch.tensor([int(row) for row in ROWS_OF_1K.read_text().split()])
         with Undrawn():

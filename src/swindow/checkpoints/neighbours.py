@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ..card import ModelCard, Preprocess
 from ..config import SwinConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..variants import variant_config, variant_of
 
 RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
@@ -52,7 +53,7 @@ class Hints:
         window: the window that the model was asked for; it may have been shrunk to its maps.
         trained: SwinV2's pretrained windows, per stage.
         input_size: pixels per axis.
-        metadata: class names and preprocessing.
+        card: class names and preprocessing.
         certain: whether they belong to the weights, being of one folder that was asked for.
         assumed: what could not be taken from there, for the report.
     """
@@ -62,7 +63,7 @@ class Hints:
     window: Any = None
     trained: tuple[Any, ...] | None = None
     input_size: tuple[int, ...] | None = None
-    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    card: ModelCard = ModelCard()  # noqa: RUF009  frozen
     certain: bool = True
     assumed: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -105,23 +106,33 @@ def _of_transformers(about: Mapping[str, Any], processor: Mapping[str, Any] | No
     names = about.get("id2label", {})
     labels = [str(names[key]) for key in sorted(names, key=int)]
     if labels and not all(label == f"LABEL_{i}" for i, label in enumerate(labels)):
-        found.metadata["class_names"] = labels
+        found.card = found.card.replace(class_names=labels)
     odd = {} if processor is None else _odd(processor)
     if odd:
         found.assumed["preprocess"] = (
             f"the library's defaults: preprocessor_config.json has {odd}, which swindow cannot do"
         )
     elif processor is not None:
-        found.metadata["preprocess"] = {
+        _prepare(
+            found,
+            "preprocessor_config.json",
             **_resizing(processor),
-            "interpolation": RESAMPLE.get(processor.get("resample", 3), "bicubic"),
+            interpolation=RESAMPLE.get(processor.get("resample", 3), "bicubic"),
             **{
                 ours: tuple(map(float, processor[theirs]))
                 for theirs, ours in (("image_mean", "mean"), ("image_std", "std"))
                 if theirs in processor
             },
-        }
+        )
     return found
+
+
+def _prepare(found: Hints, file: str, **how: Any) -> None:
+    """Puts how images are prepared on the card, or says what of it swindow cannot do."""
+    try:
+        found.card = found.card.replace(preprocess=Preprocess(**how))
+    except ConfigError as error:
+        found.assumed["preprocess"] = f"the library's defaults: {file} asks for what swindow cannot do ({error})"
 
 
 def _odd(processor: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,26 +170,28 @@ def _of_timm(about: Mapping[str, Any]) -> Hints:
         found.window = _tuple(arguments["window_size"])
     if "pretrained_window_sizes" in arguments:
         found.trained = _tuple(arguments["pretrained_window_sizes"])
-    size = tuple(how["input_size"][1:]) if "input_size" in how else None
+    size = _two(how["input_size"][1:]) if "input_size" in how else None
     found.input_size = _two(arguments["img_size"]) if "img_size" in arguments else size
     if size is not None:
-        found.metadata["preprocess"] = {
-            "size": found.input_size,
-            "fit": "squash" if how.get("crop_mode") == "squash" else "crop",
-            "crop_fraction": float(how.get("crop_pct") or 0.9),
-            "interpolation": how.get("interpolation", "bicubic"),
+        _prepare(
+            found,
+            "config.json",
+            size=found.input_size,
+            fit="squash" if how.get("crop_mode") == "squash" else "crop",
+            crop_fraction=float(how.get("crop_pct") or 0.9),
+            interpolation=how.get("interpolation", "bicubic"),
             **{key: tuple(how[key]) for key in ("mean", "std") if key in how},
-        }
+        )
     names = about.get("label_names") or how.get("label_names")
     if names:
-        found.metadata["class_names"] = list(map(str, names))
+        found.card = found.card.replace(class_names=list(map(str, names)))
     return found
 
 
 # --- written ----------------------------------------------------------------------------------------------------------
 
 
-def for_transformers(config: SwinConfig, metadata: Mapping[str, Any], side: int) -> dict[str, dict[str, Any]]:
+def for_transformers(config: SwinConfig, card: ModelCard, side: int) -> dict[str, dict[str, Any]]:
     """The JSON files beside transformers' weights, by name."""
     v2 = config.similarity == "cosine"
     prefix = "Swinv2" if v2 else "Swin"
@@ -200,16 +213,16 @@ def for_transformers(config: SwinConfig, metadata: Mapping[str, Any], side: int)
         **({"pretrained_window_sizes": trained or [0] * config.num_stages} if v2 else {}),
     }
     if config.num_classes:
-        names = metadata.get("class_names") or [f"LABEL_{i}" for i in range(config.num_classes)]
+        names = card.class_names or [f"LABEL_{i}" for i in range(config.num_classes)]
         about["id2label"] = {str(i): name for i, name in enumerate(names)}
         about["label2id"] = {name: i for i, name in enumerate(names)}
     files = {"config.json": about}
-    how = metadata.get("preprocess")
+    how = card.preprocess
     if how is not None:
-        size = dict(zip(("height", "width"), how["size"]))
+        size = dict(zip(("height", "width"), how.size))
         resizing: dict[str, Any] = {"image_processor_type": "ViTImageProcessor", "size": size}
-        if how.get("fit", "crop") == "crop":
-            short = round(min(how["size"]) / how.get("crop_fraction", 0.875))
+        if how.fit == "crop":
+            short = round(min(how.size) / how.crop_fraction)
             resizing = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": short}}
             resizing |= {"do_center_crop": True, "crop_size": size}
         files["preprocessor_config.json"] = {
@@ -217,17 +230,17 @@ def for_transformers(config: SwinConfig, metadata: Mapping[str, Any], side: int)
             "do_resize": True,
             "do_rescale": True,
             "do_normalize": True,
-            "resample": next(n for n, name in RESAMPLE.items() if name == how.get("interpolation", "bicubic")),
+            "resample": next(n for n, name in RESAMPLE.items() if name == how.interpolation),
             "rescale_factor": 1 / 255,
-            "image_mean": how.get("mean", (0.485, 0.456, 0.406)),
-            "image_std": how.get("std", (0.229, 0.224, 0.225)),
+            "image_mean": how.mean,
+            "image_std": how.std,
         }
     return files
 
 
-def for_timm(config: SwinConfig, metadata: Mapping[str, Any], side: int) -> dict[str, dict[str, Any]]:
+def for_timm(config: SwinConfig, card: ModelCard, side: int) -> dict[str, dict[str, Any]]:
     """The config.json with which ``timm.create_model("local-dir:FOLDER")`` builds and fills the model."""
-    v2, how = config.similarity == "cosine", metadata.get("preprocess", {})
+    v2, how = config.similarity == "cosine", card.preprocess or Preprocess(crop_fraction=0.9)
     variant = variant_of(config)
     published = {ours: theirs for theirs, ours in TIMM.items()}
     default = "swinv2_tiny_window8_256" if v2 else "swin_tiny_patch4_window7_224"
@@ -242,15 +255,15 @@ def for_timm(config: SwinConfig, metadata: Mapping[str, Any], side: int) -> dict
             "pretrained_cfg": {
                 "input_size": [config.in_chans, side, side],
                 "fixed_input_size": True,
-                "interpolation": how.get("interpolation", "bicubic"),
-                "crop_pct": how.get("crop_fraction", 0.9),
-                "crop_mode": "squash" if how.get("fit") == "squash" else "center",
-                "mean": how.get("mean", (0.485, 0.456, 0.406)),
-                "std": how.get("std", (0.229, 0.224, 0.225)),
+                "interpolation": how.interpolation,
+                "crop_pct": how.crop_fraction,
+                "crop_mode": "squash" if how.fit == "squash" else "center",
+                "mean": how.mean,
+                "std": how.std,
                 "num_classes": config.num_classes,
                 "first_conv": "patch_embed.proj",
                 "classifier": "head.fc",
-                **({"label_names": metadata["class_names"]} if "class_names" in metadata else {}),
+                **({"label_names": card.class_names} if card.class_names else {}),
             },
             "model_args": {
                 "img_size": side,
@@ -269,7 +282,7 @@ def for_timm(config: SwinConfig, metadata: Mapping[str, Any], side: int) -> dict
 def _two(value: Any) -> tuple[int, ...]:
     """An int or a pair as a pair."""
     pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(v, int) and v > 0 for v in pair):
+    if len(pair) != 2 or not all(type(v) is int and 0 < v < 2**31 for v in pair):
         raise ValueError(f"{value!r}, expected numbers above 0")
     return pair
 

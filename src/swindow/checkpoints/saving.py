@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..card import ModelCard
 from ..config import PerAxis, SwinConfig
 from ..errors import CheckpointError, ConfigError, OutputError
 from ..models import SwinTransformer
@@ -20,7 +21,7 @@ from ..variants import image_size, variant_of
 from .derived import BUFFERS, Block, maps
 from .files import checked, reason, replacing
 from .layouts import OWN, Layout, layout_for
-from .loading import CARRIED, KEY
+from .loading import CARRIED, KEY, check_names
 from .neighbours import for_timm, for_transformers
 
 SUFFIXES = (".safetensors", ".pth")
@@ -41,37 +42,50 @@ def save(
         model: it is not changed.
         path: what to write: ``.safetensors``, or ``.pth`` (``torch.save`` of a flat dict). ``"transformers"`` writes a
             folder (config.json, model.safetensors, preprocessor_config.json) and so does ``"timm"`` where the path has
-            no suffix (for ``timm.create_model("local-dir:PATH")``). A .safetensors file carries class names and
-            preprocessing too, ours the config as well; a .pth file carries none of them.
+            no suffix (for ``timm.create_model("local-dir:PATH")``). A .safetensors file carries ``model.card`` too,
+            ours the config as well; a .pth file carries none of them.
         layout: one of ``swindow.list_layouts()``.
         input_size: the size of images, in pixels (an int, or one per axis), that what is written depends on: the masks
             in official files, config.json. By default what the weights were made for.
 
     Raises:
         CheckpointError: the path's suffix is another one, or the library has no such models; nothing is written.
+        ConfigError: the card names another number of classes than the head has.
         OutputError: the file cannot be written; what stood there before is intact.
     """
-    path = checked(path)
+    path, card = checked(path), model.card or ModelCard()
+    check_names(card, model.config)
     chosen = layout_for(layout, model.config)
     tensors, left_out = _translated(model, chosen)
     if layout == "transformers" or (layout == "timm" and path.suffix == ""):
         side = _side(model, chosen, input_size)
         write = for_timm if layout == "timm" else for_transformers
         _check_square(model.config, chosen)
-        _write_folder(path, tensors, write(model.config, model.metadata, side))
+        _write_folder(path, tensors, write(model.config, card, side), _carried(_untold(card)))
         return left_out
     if path.suffix not in SUFFIXES:
         raise CheckpointError(f"save: got {path}, expected a name that ends in {' or '.join(SUFFIXES)}")
     tensors = _plus_buffers(model, chosen, tensors, input_size)
-    about = {"format": "pt", **({CARRIED: json.dumps(model.metadata)} if model.metadata and chosen is not OWN else {})}
+    about = {"format": "pt", **_carried(card)}
     if chosen is OWN:
-        about[KEY] = json.dumps({"config": model.config.to_dict(), "metadata": model.metadata})
+        about = {"format": "pt", KEY: json.dumps({"config": model.config.to_dict(), "card": card.to_dict()})}
     with replacing(path) as temporary:
         if path.suffix == ".pth":
             _torch_save(tensors, temporary)
         else:
             save_file(tensors, temporary, about)
     return left_out
+
+
+def _carried(card: ModelCard) -> dict[str, str]:
+    """The entry for a card in the header of a file of another library's layout."""
+    return {} if card == ModelCard() else {CARRIED: json.dumps(card.to_dict())}
+
+
+def _untold(card: ModelCard) -> ModelCard:
+    """What of a card the JSON files of a folder do not say; they have no range of values."""
+    ranged = card.preprocess is not None and card.preprocess.value_range is not None
+    return card.replace(class_names=None, input_size=None, preprocess=card.preprocess if ranged else None)
 
 
 def _torch_save(tensors: dict[str, Tensor], path: Path) -> None:
@@ -181,8 +195,7 @@ def _plus_buffers(
 def _size(model: SwinTransformer, layout: Layout, input_size: int | tuple[int, ...] | None) -> PerAxis:
     """The size of images, in pixels per axis, that a file is written for."""
     config = model.config
-    size: Any = input_size or model.metadata.get("input_size")
-    size = size or model.metadata.get("preprocess", {}).get("size")
+    size: Any = input_size or (model.card or ModelCard()).pixels(config.ndim)
     variant = variant_of(config)
     if size is None and variant is not None:
         size = image_size(variant)
@@ -217,7 +230,7 @@ def _check_square(config: SwinConfig, layout: Layout) -> None:
         )
 
 
-def _write_folder(path: Path, tensors: dict[str, Tensor], texts: Mapping[str, Any]) -> None:
+def _write_folder(path: Path, tensors: dict[str, Tensor], texts: Mapping[str, Any], about: dict[str, str]) -> None:
     """Writes a folder whole: beside its place, then moved there. A folder that is there keeps its other files."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -229,7 +242,7 @@ def _write_folder(path: Path, tensors: dict[str, Tensor], texts: Mapping[str, An
             with replacing(temporary / name) as file:
                 file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         with replacing(temporary / "model.safetensors") as file:
-            save_file(tensors, file, {"format": "pt"})
+            save_file(tensors, file, {"format": "pt", **about})
         for file in sorted(temporary.iterdir()):
             file.replace(path / file.name)
     except OSError as error:

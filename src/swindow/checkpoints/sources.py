@@ -35,7 +35,7 @@ class Source:
     Attributes:
         name: for reports.
         tensors: key to tensor; those of files are mapped from disk, not read.
-        metadata: the text that a safetensors file carries.
+        metadata: the texts in the header of a safetensors file, by key.
         neighbours: config.json and preprocessor_config.json, by name, where they are beside the file.
         whole_folder: whether the source was a folder, to which its config.json certainly belongs.
         beside: what lay beside the weights, and why it is not taken.

@@ -74,16 +74,16 @@ def explain(
     import numpy as np
 
     from .. import media
-    from ..card import Preprocess
+    from ..card import preprocessing
     from ..explain import explain as draw
 
     model, trained, side = load_or_create(checkpoint)
-    how = Preprocess.of(model.metadata, side, model.config.in_chans)
+    how = preprocessing(model.card, side, model.config.in_chans)
     if size is not None:
         how = dataclasses.replace(how, size=(size, size))
     shown = media.fit(media.read(image), how)
     tensor, display = media.to_tensor(shown, how), np.asarray(shown.convert("RGB"))
-    chosen = None if target is None else _class_number(target, model.metadata.get("class_names") or [])
+    chosen = None if target is None else _class_number(target, (model.card.class_names if model.card else None) or ())
     names = (Path(checkpoint).name, Path(image).name)
     with steps(console(), "drawing") as step:
         paths = draw(
@@ -107,7 +107,7 @@ def explain(
     return 0
 
 
-def _class_number(target: str, names: list[str]) -> int:
+def _class_number(target: str, names: tuple[str, ...]) -> int:
     """The number of a class that was given by its name or its number."""
     if target in names:
         return names.index(target)

@@ -78,7 +78,7 @@ def convert(
     for name, why in done.left_out.items():
         say(f"  {name} is left out: {why}")
     if done.lost:
-        say(f"  a .pth file does not carry {' and '.join(done.lost)}; a .safetensors file does")
+        say(f"  a .pth file does not carry {', '.join(done.lost)}; a .safetensors file does")
     for name, (mine, other) in done.other_sizes.items():
         say(f"  where windows do not fit a map, {to} has {name}={other}, the source {mine}: outputs differ there")
     say(f"wrote {out} ({to}); read again, its outputs are the same (largest difference {done.difference:.1e})")

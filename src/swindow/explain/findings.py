@@ -143,7 +143,7 @@ class Findings:
 
     def _probability(self, target: int) -> tuple[str, float]:
         """The name of a class, and its probability."""
-        names = self.model.metadata.get("class_names")
+        names = self.model.card.class_names if self.model.card else None
         return (names[target] if names else f"class {target}"), float(self.seen["head"][0].float().softmax(-1)[target])
 
     def figures(self) -> dict[str, Callable[[], Figure]]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..card import ModelCard
 from ..config import SwinConfig
 from ..errors import ConfigError, InputError
 from .block import SwinBlock
@@ -28,7 +29,7 @@ class SwinTransformer(nn.Module):
 
     Attributes:
         config: the SwinConfig it was built from.
-        metadata: what travels with the weights and is not weights: ``class_names``, ``preprocess``, ... (JSON values).
+        card: the ModelCard that travels with the weights: class names, preprocessing, ...; None: nothing is known.
         load_report: what ``swindow.load`` did to fill the model; None for a model that was not loaded.
 
     Example:
@@ -42,7 +43,7 @@ class SwinTransformer(nn.Module):
     def __init__(self, config: SwinConfig) -> None:
         super().__init__()
         self.config = config
-        self.metadata: dict[str, Any] = {}
+        self.card: ModelCard | None = None
         self.load_report: Any = None
         rates = [config.drop_path_rate * i / max(1, sum(config.depths) - 1) for i in range(sum(config.depths))]
         ends = itertools.accumulate(config.depths)
