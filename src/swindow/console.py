@@ -1,8 +1,11 @@
-"""What the command line shows while something long runs: a bar on a terminal, one line per epoch elsewhere."""
+"""What the command line shows while something long runs: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import datetime
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +14,17 @@ from rich.console import Console
 
 from .training.progress import Progress
 
+QUIET = 30.0  # seconds without a line before one says where a run stands
+NOT_RESULTS = ("lr", "images_per_s", "seconds")  # of the figures of an epoch
+
 
 class ConsoleProgress(Progress):
-    """Shows how a training run gets on."""
+    """Shows how a training run gets on: a bar on a terminal, elsewhere a line now and then.
+
+    Args:
+        console: where to.
+        epochs: of the run.
+    """
 
     def __init__(self, console: Console, epochs: int) -> None:
         self.console, self.epochs = console, epochs
@@ -22,52 +33,94 @@ class ConsoleProgress(Progress):
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
             bars.TextColumn("{task.fields[figures]}"),
-            bars.TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
         self.task: bars.TaskID | None = None
+        self.steps = self.done = self.done_before = 0
+        self.begun = self.last_line = time.monotonic()
+        self.status, self.over = "", threading.Event()
+        self.clock: threading.Thread | None = None
 
     def note(self, text: str) -> None:
         """Prints the line."""
-        say(self.console, text)
+        self._say(text)
 
     def verified(self, done: int, files: int) -> None:
         """Moves a bar of its own while files are looked at."""
-        if self.task is None:
-            self.bars.start()
-            self.task = self.bars.add_task("looking at the images", total=files, figures="")
-        self.bars.update(self.task, completed=done)
+        self._show("looking at the images", done, files, "")
         if done == files:
-            self.finished()
+            self._remove()
 
     def started(self, steps: int, done: int) -> None:
         """Draws the bar."""
         if 0 < done < steps:
-            say(self.console, f"going on after step {done} of {steps}")
+            self._say(f"going on after step {done} of {steps}")
         if done == steps:
-            say(self.console, "this run is complete; nothing is left to train")
-        self.bars.start()
-        self.task = self.bars.add_task("training", total=steps, completed=done, figures="")
+            self._say("this run is complete; nothing is left to train")
+        self.steps, self.done, self.done_before, self.begun = steps, done, done, time.monotonic()
+        self._show("training", done, steps, "")
 
-    def step(self, loss: float, accuracy: float, images_per_s: float) -> None:
+    def step(self, done: int, figures: Mapping[str, float], images_per_s: float) -> None:
         """Moves the bar."""
-        if self.task is not None:
-            figures = f"loss {loss:.3f}  accuracy {accuracy:.3f}  {images_per_s:.0f} images/s"
-            self.bars.update(self.task, advance=1, figures=figures)
+        self.done = done
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        self._show("training", done, self.steps, f"{shown}  {images_per_s:.0f} images/s  {self._left()}")
 
-    def epoch(self, metrics: dict[str, Any]) -> None:
+    def evaluated(self, done: int, batches: int) -> None:
+        """Says that the epoch is being evaluated."""
+        self._show("training", self.done, self.steps, f"measuring held-out data: batch {done} of {batches}")
+
+    def epoch(self, figures: Mapping[str, Any]) -> None:
         """Prints the epoch's line."""
-        say(
-            self.console,
-            f"epoch {metrics['epoch']:>3}/{self.epochs}  train loss {metrics['train_loss']:.4f}  "
-            f"held-out loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.4f}  "
-            f"{metrics['images_per_s']:.0f} images/s",
+        held_out = [
+            f"{name} {value:.4f}"
+            for name, value in figures.items()
+            if isinstance(value, float) and not name.startswith("train_") and name not in NOT_RESULTS
+        ]
+        self._say(
+            f"epoch {figures['epoch']:>3}/{self.epochs}  train loss {figures['train_loss']:.4f}  "
+            f"held out: {'  '.join(held_out)}  {figures['images_per_s']:.0f} images/s  {self._left()}"
         )
 
     def finished(self) -> None:
         """Takes the bar away."""
+        self._remove()
+        self.over.set()
+
+    def _left(self) -> str:
+        """How long the rest of the run takes at the speed of this process so far, evaluation included."""
+        steps = self.done - self.done_before
+        if not steps or self.done == self.steps:
+            return ""
+        seconds = (time.monotonic() - self.begun) / steps * (self.steps - self.done)
+        return f"{datetime.timedelta(seconds=round(seconds))} left"
+
+    def _show(self, what: str, done: int, of: int, figures: str) -> None:
+        """Moves the bar; where there is none, keeps the line that is printed when none has been for a while."""
+        self.status = f"{what}: {done} of {of}  {figures}"
+        if not self.console.is_terminal:
+            if self.clock is None:
+                self.clock = threading.Thread(target=self._tick, daemon=True)
+                self.clock.start()
+            return
+        if self.task is None:
+            self.bars.start()
+            self.task = self.bars.add_task(what, figures="")
+        self.bars.update(self.task, description=what, completed=done, total=of, figures=figures)
+
+    def _tick(self) -> None:
+        """Prints where the run stands when nothing has been printed for a while, however long a step takes."""
+        while not self.over.wait(max(0.0, self.last_line + QUIET - time.monotonic())):
+            if time.monotonic() - self.last_line >= QUIET:
+                self._say(self.status.strip())
+
+    def _say(self, text: str) -> None:
+        self.last_line = time.monotonic()
+        say(self.console, text)
+
+    def _remove(self) -> None:
         self.bars.stop()
         if self.task is not None:
             self.bars.remove_task(self.task)

@@ -8,7 +8,7 @@ from .describing import describe
 from .files import replacing
 from .inflation import inflate
 from .layouts import names as list_layouts
-from .loading import load
+from .loading import load, replace_head
 from .report import LoadReport
 from .saving import save
 
@@ -21,6 +21,7 @@ __all__ = [
     "inflate",
     "list_layouts",
     "load",
+    "replace_head",
     "replacing",
     "save",
 ]

@@ -138,7 +138,7 @@ def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer
     if wanted.num_classes not in (None, config.num_classes):  # what is left is of the weights, their split too
         card = card.replace(class_names=None, task=None, settings={})
     model.card = None if card == ModelCard() else card
-    left, made, rows = ({}, (), {}) if wanted.num_classes is None else _replace_head(model, wanted.num_classes)
+    left, made, rows = ({}, (), {}) if wanted.num_classes is None else replace_head(model, wanted.num_classes)
     dropped = {
         **found.beside,
         **reading.dropped,
@@ -272,8 +272,16 @@ def _card(found: Source, reading: Reading, about: Hints, kind: Architecture) -> 
     return card
 
 
-def _replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, str], tuple[str, ...], dict[str, str]]:
-    """Gives the model a head for other classes: what was dropped, initialised, and cut out of the old one."""
+def replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, str], tuple[str, ...], dict[str, str]]:
+    """Gives a model a head for another number of classes, in place; 0 removes it. Its card is left as it is.
+
+    Where it gets a head, what only pre-training needs (mask token, decoder) is dropped; where ImageNet-22k's classes
+    become 1000, the head keeps the rows of those.
+
+    Returns:
+        keys of the model that were dropped, with the reason; keys newly initialised; keys cut out of the old head, with
+        what is left.
+    """
     dropped: dict[str, str] = {}
     for name, field, none in (("mask_token", "mask_token", False), ("decoder", "decoder_stride", 0)):
         if num_classes and getattr(model.config, field):

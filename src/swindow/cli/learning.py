@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from tyro.conf import OmitArgPrefixes
+import dataclasses
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, arg
 
 from ..console import ConsoleProgress
 from ..training.config import TrainConfig  # imports no torch; what does is imported inside the commands
 from .shared import Checkpoint, Data, console, put_json, say
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings(TrainConfig):
+    """The settings of a run, as the command line shows them."""
+
+    verify: Annotated[  # its flag is --no-verify
+        bool,
+        arg(
+            help="do not decode every image before training: a broken one ends the run when it is met",
+            help_behavior_hint="(by default they are decoded, and broken ones reported and skipped)",
+        ),
+    ] = True
+
+
 def train(
     data: Data,
-    settings: OmitArgPrefixes[TrainConfig] = TrainConfig(),  # noqa: B008  frozen
+    settings: OmitArgPrefixes[Settings] = Settings(),
     overwrite: bool = False,
     json: bool = False,
 ) -> int:
@@ -57,26 +73,31 @@ def evaluate(
     checkpoint: Checkpoint,
     data: Data,
     batch_size: int = 64,
-    held_out: float = 0.2,
-    seed: int = 0,
+    all: bool = False,
+    held_out: float | None = None,
+    seed: int | None = None,
     device: str = "auto",
     json: bool = False,
 ) -> int:
-    """Measure a trained model on the held-out images of some data.
+    """Measure a trained model on images that it was not trained on.
+
+    These are the held-out images of data with a split of its own (val/, test/), else those that training held out from
+    this data. A checkpoint that tells of no split is measured on every image.
 
     Args:
         checkpoint: a file of swindow train, or a file or folder of any library with that head.
         data: digits, or a folder of class folders.
         batch_size: images per forward pass.
-        held_out: the held-out share (fraction), where the data has no split of its own; that of the training run.
-        seed: the seed of that split; that of the training run.
+        all: measure on every image.
+        held_out: with seed: measure on this share of every class (fraction), where the data has no split of its own.
+        seed: with held_out: decides which images these are.
         device: where to run.
         json: print the result as one JSON object on the last line.
     """
     from ..training import evaluate as measure
 
-    found = measure(checkpoint, data, batch_size, device, held_out, seed)
-    say(f"accuracy {found.accuracy:.4f}, loss {found.loss:.4f} on {found.images} held-out images")
+    found = measure(checkpoint, data, batch_size, device, held_out, seed, all=all)
+    say(f"accuracy {found.accuracy:.4f}, loss {found.loss:.4f} on {found.images} images: {found.measured_on}")
     for name, row, c in zip(found.classes, found.confusion, range(len(found.classes)), strict=True):
         wrong = {found.classes[j]: n for j, n in enumerate(row) if n and j != c}
         if wrong:

@@ -34,11 +34,12 @@ __all__ = [
 
 
 def open(
-    data: Splits | str | Path, verify: bool = True, on_progress: Callable[[int, int], None] | None = None
+    data: Splits | Dataset | str | Path, verify: bool = True, on_progress: Callable[[int, int], None] | None = None
 ) -> Splits:
     """Returns the data that DATA on the command line names: ``digits``, or the path of a folder of class folders.
 
-    Splits are returned as they are. The other arguments are those of ``data.folder``.
+    Splits are returned as they are; of a data set nothing is held out. The other arguments are those of
+    ``data.folder``.
 
     Raises:
         DataError: the data is absent or unusable.
@@ -47,4 +48,6 @@ def open(
         return data
     if str(data) == "digits":
         return digits()
-    return folder(data, verify, on_progress)
+    if isinstance(data, (str, Path)):
+        return folder(data, verify, on_progress)
+    return Splits(data)

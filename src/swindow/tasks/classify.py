@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..card import ModelCard, Preprocess
+from ..card import ModelCard, Preprocess, preprocessing
 from ..checkpoints import replace_head
 from ..data import AUGMENTS, DataInfo, Sample
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, DataError, InputError
 from ..media import prepare, to_tensor
 from ..models import SwinTransformer, create
 from .task import Batch, Example
@@ -38,7 +38,7 @@ class ClassifySettings:
 
     variant: str | None = None
     drop_path_rate: float | None = None
-    preprocess: Preprocess = Preprocess()
+    preprocess: Preprocess = Preprocess()  # noqa: RUF009  frozen
     augment: str = "none"
     label_smoothing: float = 0.0
 
@@ -55,6 +55,7 @@ class Classify:
 
     Attributes:
         settings: what decides how classes are learned.
+        outputs: for every class of the data the number of the model's output that stands for it; None: its own.
 
     Example:
         >>> task = Classify(ClassifySettings(variant="swin_nano"))
@@ -65,6 +66,7 @@ class Classify:
     """
 
     settings: ClassifySettings = ClassifySettings()
+    outputs: tuple[int, ...] | None = None
     name = "classify"
 
     def build(self, info: DataInfo, parts: SwinTransformer | None = None) -> SwinTransformer:
@@ -75,21 +77,23 @@ class Classify:
             if s.variant is None:
                 raise ConfigError("classify: got neither a variant nor weights, expected one of them")
             return create(s.variant, num_classes=classes, in_chans=s.preprocess.channels, **rate)
-        if parts.config.num_classes != classes:
-            replace_head(parts, classes)
+        dropped, made, rows = replace_head(parts, classes)
         model = SwinTransformer(parts.config.replace(**UNUSED, **rate))
         last = f"out_norms.{parts.config.num_stages - 1}."  # a backbone's norm of the last map is the final norm
         found = {name.replace(last, "norm."): tensor for name, tensor in parts.state_dict().items()}
         wanted = model.state_dict().keys()
         model.load_state_dict({name: found[name] for name in wanted})
-        report, left = parts.load_report, [name for name in found if name not in wanted]
+        report = parts.load_report
         if report is not None:
+            left = dict.fromkeys((name for name in found if name not in wanted), "classification does not use it")
+            resized = {name: how for name, how in {**report.resized, **rows}.items() if name in wanted}
+            initialised = tuple(name for name in (*report.initialised, *made) if name in wanted)
             model.load_report = dataclasses.replace(
                 report,
-                matched=report.matched - sum(name not in {*report.resized, *report.initialised} for name in left),
-                dropped={**report.dropped, **dict.fromkeys(left, "classification does not use it")},
-                resized={name: how for name, how in report.resized.items() if name not in left},
-                initialised=tuple(name for name in report.initialised if name not in left),
+                matched=len(wanted - {*resized, *initialised}),
+                dropped={**report.dropped, **dropped, **left},
+                resized=resized,
+                initialised=initialised,
             )
         return model
 
@@ -101,7 +105,8 @@ class Classify:
             x = to_tensor(AUGMENTS[self.settings.augment](image, how, rng), how)
         else:
             x = prepare(image, how)
-        return [Example({"x": x}, sample.target, {"key": sample.key})]
+        target = sample.target if self.outputs is None else self.outputs[sample.target]
+        return [Example({"x": x}, target, {"key": sample.key})]
 
     def collate(self, examples: Sequence[Example], rng: np.random.Generator | None, train: bool) -> Batch:
         """Returns images (B, C, H, W) and their classes (B,)."""
@@ -143,18 +148,32 @@ class Classify:
         )
 
     @classmethod
-    def of(cls, model: SwinTransformer) -> Classify:
-        """Returns the task as a trained model's card, and where there is none its number of channels, describe it.
+    def of(cls, model: SwinTransformer, info: DataInfo) -> Classify:
+        """Returns the task of a trained model, as its card describes it, for the classes of some data.
 
         Raises:
+            DataError: the data has a class that the model does not know, or another number of nameless classes.
             InputError: the model has no head.
         """
         if not model.config.num_classes:
             raise InputError(
-                "the model has no head (num_classes is 0): it cannot tell classes; try load(..., num_classes=...) "
-                "and train it"
+                "the model has no head (num_classes is 0), so it cannot classify; try load(..., num_classes=...) and "
+                "train it"
             )
-        return cls(ClassifySettings(preprocess=preprocessing(model.card, channels=model.config.in_chans)))
+        how = ClassifySettings(preprocess=preprocessing(model.card, channels=model.config.in_chans))
+        names = model.card.class_names if model.card else None
+        if names is None:
+            if len(info.class_names) != model.config.num_classes:
+                raise DataError(
+                    f"got {len(info.class_names)} classes in {info.name}, the model has {model.config.num_classes}"
+                )
+            return cls(how)
+        for name in info.class_names:
+            if name not in names:
+                raise DataError(
+                    f"{info.name} has class {name!r}, which the model does not know; it knows {list(names)}"
+                )
+        return cls(how, outputs=tuple(map(names.index, info.class_names)))
 
 
 class Confusion:
@@ -165,7 +184,7 @@ class Confusion:
         loss: the summed cross-entropy (nats), without label smoothing.
     """
 
-    best: tuple[tuple[str, Literal["high", "low"]], ...] = (("accuracy", "high"), ("loss", "low"))
+    best = (("accuracy", "high"), ("loss", "low"))
 
     def __init__(self) -> None:
         self.counts: Tensor | None = None

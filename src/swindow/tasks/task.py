@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -56,14 +56,15 @@ class Batch:
 
 
 class Metric(Protocol):
-    """Sums up how good predictions are; one per process, merged at the end.
+    """Sums up how good predictions are; one per process, merged at the end."""
 
-    Attributes:
-        best: the figures that decide which epoch is best, each with "high" or "low" for what is better; a later one
-            decides where those before are equal.
-    """
+    @property
+    def best(self) -> Sequence[tuple[str, str]]:
+        """The figures that decide which epoch is best, each with "high" or "low" for what is better.
 
-    best: Sequence[tuple[str, Literal["high", "low"]]]
+        A later one decides where those before are equal.
+        """
+        ...
 
     def update(self, predictions: Sequence[Any], targets: Any) -> None:
         """Adds a batch: its predictions as ``Task.decode`` gives them, and its targets, on the CPU."""
@@ -85,7 +86,10 @@ class Metric(Protocol):
 class Task(Protocol):
     """All that is specific to what is learned; built from a frozen, torch-free settings dataclass."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What cards and messages call it."""
+        ...
 
     def build(self, info: DataInfo, parts: Any = None) -> nn.Module:
         """Returns a new model on the CPU; it holds only what its forward uses.

@@ -7,13 +7,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from .. import data as data_
-from ..card import HeldOut
+from ..card import HeldOut, ModelCard
 from ..checkpoints import load
-from ..data import DataInfo, Dataset, Sample, Splits
-from ..errors import ConfigError, DataError
+from ..data import Dataset, Splits
+from ..errors import ConfigError
 from ..models import SwinTransformer
 from ..tasks import Classify
 from .feed import Batches, batches, leave_if_imported_by_worker, stream, usable_workers
@@ -76,24 +74,33 @@ def evaluate(
     leave_if_imported_by_worker()
     if not isinstance(model, SwinTransformer):
         model = load(model)
-    task = Classify.of(model)
-    images, measured_on = chosen(data_.open(data), model.card and model.card.split, held_out, seed, all)
-    source = Batches(None, relabelled(images, model), task)
-    usable, why = usable_workers(source, workers)
-    if why:
-        warnings.warn(why, stacklevel=2)
-    place, work = pick_device(device), batches(range(len(images)), batch_size)
-    feed = stream(source, work, usable, pin=place.type == "cuda")
-    found = measure(model.to(place), task, feed, len(work), place).compute()
-    names = (model.card and model.card.class_names) or images.info.class_names
-    confusion = tuple(map(tuple, found.pop("confusion")))
-    return Evaluation(**found, confusion=confusion, classes=names, measured_on=measured_on)
+    card = model.card or ModelCard()
+    parts, measured_on = chosen(data_.open(data), card.split, held_out, seed, all)
+    info, place = parts[0].info, pick_device(device)
+    task, metrics = Classify.of(model, info), []
+    for images in parts:
+        source, work = Batches(None, images, task), batches(range(len(images)), batch_size)
+        usable, why = usable_workers(source, workers)
+        if why:
+            warnings.warn(why, stacklevel=2)
+        feed = stream(source, work, usable, pin=place.type == "cuda")
+        metrics.append(measure(model.to(place), task, feed, len(work), place))
+    metrics[0].merge(metrics[1:])
+    found = metrics[0].compute()
+    return Evaluation(
+        accuracy=found["accuracy"],
+        loss=found["loss"],
+        images=found["images"],
+        confusion=tuple(map(tuple, found["confusion"])),
+        classes=card.class_names or info.class_names,
+        measured_on=measured_on,
+    )
 
 
 def chosen(
     data: Splits, trained: HeldOut | None, held_out: float | None, seed: int | None, every: bool
-) -> tuple[Dataset, str]:
-    """Returns the images to measure on, and which these are in words.
+) -> tuple[Sequence[Dataset], str]:
+    """Returns the images to measure on, in one part or several, and which these are in words.
 
     Args:
         data: what there is.
@@ -104,69 +111,25 @@ def chosen(
     if (held_out is None) != (seed is None) or (every and held_out is not None):
         raise ConfigError("evaluate: give held_out and seed together, or all, or none of them")
     if every:
-        return (whole if data.held_out is None else Joined((whole, data.held_out))), "all images, as asked for"
+        return [part for part in data if part is not None], "all images, as asked for"
     if data.held_out is not None:
-        return data.held_out, "the images that the data itself holds out"
+        return [data.held_out], "the images that the data itself holds out"
     same = trained is not None and trained.fingerprint == whole.fingerprint()
     if held_out is not None and seed is not None:
-        asked = HeldOut(held_out, seed, whole.labels() is not None, trained.fingerprint if same and trained else None)
-        seen = "; the model was trained on some of them" if same and asked != trained else ""
-        return data_.hold_out(whole, asked).held_out or whole, f"{held_out:.0%} of the images, seed {seed}{seen}"
-    if trained is None:
-        return whole, "all images: the checkpoint does not say that it was trained on any of them"
-    if not same:
+        how, which = HeldOut(held_out, seed, whole.labels() is not None), f"{held_out:.0%} of the images, seed {seed}"
+        if same and trained is not None and trained != dataclasses.replace(how, fingerprint=trained.fingerprint):
+            which += (
+                f"; the model was trained on some of them, for it held out {trained.share:.0%}, seed {trained.seed}"
+            )
+    elif trained is None:
+        return [whole], "all images: the checkpoint does not say that any were held out"
+    elif same:
+        how, which = trained, f"the images held out from training: {trained.share:.0%}, seed {trained.seed}"
+    else:
         raise ConfigError(
-            f"{whole.info.name} is not the data that the model was trained on, or has changed since, so it is not known "
-            "which images are new to it; try --all (every image), or --held-out SHARE with --seed"
+            f"{whole.info.name} is not the data that the model was trained on, or has changed since, so nobody knows "
+            "which images are new to the model; try --all (every image), or --held-out SHARE with --seed NUMBER"
         )
-    return (
-        data_.hold_out(whole, trained).held_out or whole,
-        f"the images held out from training ({trained.share:.0%}, seed {trained.seed})",
-    )
-
-
-def relabelled(images: Dataset, model: SwinTransformer) -> Dataset:
-    """The images with the numbers that the model gives their classes; DataError where it lacks one."""
-    names, info = model.card and model.card.class_names, images.info
-    if names is None:
-        if len(info.class_names) != model.config.num_classes:
-            raise DataError(f"got {len(info.class_names)} classes in {info.name}, the model has {model.config.num_classes}")
-        return images
-    unknown = [name for name in info.class_names if name not in names]
-    if unknown:
-        raise DataError(f"{info.name} has class {unknown[0]!r}, which the model does not know; it knows {list(names)}")
-    return Relabelled(images, tuple(map(names.index, info.class_names)))
-
-
-@dataclasses.dataclass(frozen=True)
-class Relabelled:
-    """A data set with other numbers for its classes.
-
-    Attributes:
-        dataset: the data set.
-        numbers: for every class of it the number to give.
-    """
-
-    dataset: Dataset
-    numbers: Sequence[int]
-
-    @property
-    def info(self) -> DataInfo:
-        """As of the data set."""
-        return self.dataset.info
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, i: int) -> Sample:
-        sample = self.dataset[i]
-        return sample._replace(target=self.numbers[sample.target])
-
-    def labels(self) -> np.ndarray | None:
-        """Returns the numbers given."""
-        labels = self.dataset.labels()
-        return None if labels is None else np.asarray(self.numbers)[labels]
-
-    def fingerprint(self) -> str:
-        """Changes when the data set or the numbers do."""
-        return data_.digest(self.dataset.fingerprint(), list(self.numbers))
+    held = data_.hold_out(whole, how).held_out
+    assert held is not None
+    return [held], which

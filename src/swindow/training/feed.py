@@ -179,7 +179,12 @@ def stream(source: Batches, work: Iterable[Work], workers: int = 0, pin: bool = 
     """
     context = start_method() if workers else None
     loader = DataLoader(
-        source, batch_sampler=work, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin, multiprocessing_context=context
+        source,
+        batch_sampler=work,  # type: ignore[arg-type]  # whose items are not lists
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin,
+        multiprocessing_context=context,
     )
     with contextlib.nullcontext() if workers == 0 or _needs_main(source) else _without_main():
         batches = iter(loader)
@@ -211,7 +216,11 @@ def usable_workers(source: Batches, asked: int) -> tuple[int, str | None]:
     if multiprocessing.current_process().daemon:
         return 0, "batches are prepared without workers: this process may not start others"
     main = sys.modules["__main__"]
-    if _needs_main(source) and getattr(main, "__spec__", None) is None and not Path(getattr(main, "__file__", "")).is_file():
+    if (
+        _needs_main(source)
+        and getattr(main, "__spec__", None) is None
+        and not Path(getattr(main, "__file__", "")).is_file()
+    ):
         return 0, (
             "batches are prepared without workers, which cannot import what is defined in a notebook or on the command "
             "line; a module can be imported"

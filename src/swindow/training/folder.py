@@ -32,9 +32,13 @@ def held(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise ConfigError(f"{out}: another run is at work there{_of(holder)}; wait for it or try another --out") from error
+        raise ConfigError(
+            f"{out}: another run is at work there{_of(holder)}; wait for it or try another --out"
+        ) from error
     except OSError as error:
-        raise OutputError(f"{out}: cannot be used as the folder of a run ({error.strerror}); try another --out") from error
+        raise OutputError(
+            f"{out}: cannot be used as the folder of a run ({error.strerror}); try another --out"
+        ) from error
     try:
         with replacing(holder) as temporary:
             temporary.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))

@@ -35,7 +35,9 @@ from .schedule import learning_rate
 from .tally import Tally
 
 OF_THE_TASK = ("variant", "label_smoothing", "drop_path_rate", "image_size", "value_range", "augment")
-READ_EVERY = 10  # steps on a GPU, which goes on while the sums of earlier ones are on their way; a CPU has no such queue
+READ_EVERY = (
+    10  # steps on a GPU, which goes on while the sums of earlier ones are on their way; a CPU has no such queue
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +144,8 @@ def chosen(
     if info.task not in TASKS:
         raise ConfigError(f"{info.name}: unknown task {info.task!r}{nearest(info.task, TASKS)}")
     kind, kind_of_settings = TASKS[info.task]
-    choice = choose(settings, info, start and preprocessing(start.card, channels=start.config.in_chans))
+    how = None if start is None else preprocessing(start.card, channels=start.config.in_chans)
+    choice = choose(settings, info, how)
     return kind(kind_of_settings(**choice.task)), choice.lr, choice.why
 
 
@@ -230,7 +233,9 @@ class Run:
     def step(self, epoch: int, parts: list[Any]) -> None:
         """One step of the optimizer."""
         s, here, step = self.settings, self.here, epoch * self.plan.steps + self.state.step
-        lr = learning_rate(step, s.epochs * self.plan.steps, round(s.warmup_epochs * self.plan.steps), self.lr, s.min_lr)
+        lr = learning_rate(
+            step, s.epochs * self.plan.steps, round(s.warmup_epochs * self.plan.steps), self.lr, s.min_lr
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         batches = [next(self.feed) for _ in parts]
@@ -238,7 +243,7 @@ class Run:
         for batch in batches:
             for unit, count in self.task.units(batch).items():
                 counts[unit] = counts.get(unit, 0.0) + count
-        n, sums = self.parallel.total(counts), 0.0
+        n, sums = self.parallel.total(counts), torch.zeros(())
         for part, batch in enumerate(batches):
             batch = batch.to(here.device)
             seed_model(s.seed, step, part, here.rank)
@@ -247,7 +252,7 @@ class Run:
                     outputs = self.parallel(**batch.inputs)
                 losses = self.task.loss(outputs, batch)
                 self.parallel.backward(sum(value / n[unit] for value, unit in losses.values() if value.requires_grad))
-            sums = sums + self.tally.sums(losses)
+            sums = self.tally.sums(losses) + (sums if part else 0.0)
         norm = self.parallel.clip(s.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()

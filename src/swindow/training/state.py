@@ -110,11 +110,20 @@ def resume(out: Path, identity: Mapping[str, Any]) -> tuple[State, dict[str, Any
         number = whole.get("format", 1)
         if number != FORMAT:
             raise ConfigError(
-                f"{path}: begun by another version of swindow (format {number}, this one goes on from {FORMAT}); {instead}"
+                f"{path}: begun by another version of swindow (format {number}, this one has {FORMAT}); {instead}"
             )
         before, state = json.loads(whole["identity"]), State(**json.loads(whole["state"]))
         weights = {name: whole[name] for name in ("model", "optimizer")}
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise CheckpointError(f"{path}: no state of a training run ({type(error).__name__}); {instead}") from error
     now = json.loads(json.dumps(identity))
     changed = [f"{k} {before.get(k)!r} is now {now.get(k)!r}" for k in {**now, **before} if before.get(k) != now.get(k)]

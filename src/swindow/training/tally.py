@@ -63,5 +63,7 @@ class Tally:
         counts = torch.cat([counts, flags], 1).to(sums.device)
         rows = self.here.sum(torch.cat([sums, counts], 1)).tolist()
         self._sums, self._counts, k = [], [], len(self.units)
-        found = [Step(dict(zip(self.units, zip(row[:k], row[k + 1 : -1], strict=True), strict=True)), row[k]) for row in rows]
+        found = [
+            Step(dict(zip(self.units, zip(row[:k], row[k + 1 : -1], strict=True), strict=True)), row[k]) for row in rows
+        ]
         return found, rows[-1][-1] > 0
