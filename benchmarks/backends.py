@@ -31,9 +31,9 @@ from torch import Tensor, nn
 import swindow
 from swindow import timing
 from swindow.card import preprocessing
-from swindow.data import open_source
+from swindow.data import digits
+from swindow.media import prepare
 from swindow.training import TrainConfig, train
-from swindow.training.batches import Images
 
 COMMAND = "make bench-backends (python benchmarks/backends.py)"
 Run = Callable[[], Any]  # returns the logits, as a tensor or an array
@@ -211,9 +211,9 @@ def accuracy(epochs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = train("digits", TrainConfig(epochs=epochs, out=Path(folder) / "run", device="cpu"))
         model = swindow.load(run.out)
-    held_out = Images(open_source("digits").held_out, preprocessing(model.card, channels=1))
-    images, labels = zip(*(held_out[i] for i in range(len(held_out))))
-    x, truth = torch.stack(images), torch.tensor(labels)
+    held_out, how = digits().held_out, preprocessing(model.card, channels=1)
+    x = torch.stack([prepare(held_out[i].media.decode(), how) for i in range(len(held_out))])
+    truth = torch.from_numpy(held_out.labels())
     found = {name: torch.as_tensor(make(model, x)()).argmax(-1) for name, make in TRAINED.items()}
     return {
         "images": len(truth),

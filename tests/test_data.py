@@ -10,9 +10,9 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
-from helpers.folders import make_folder
 from PIL import Image
 
+from helpers.folders import make_folder
 from swindow import data
 from swindow.card import HeldOut, Preprocess
 from swindow.data.augment import affine, none, photo
