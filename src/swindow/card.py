@@ -30,8 +30,9 @@ class Preprocess:
         crop_fraction: with ``"crop"``, the side of the cut over the image's short side; the official 224 / 256.
         interpolation: "nearest", "bilinear" or "bicubic" (antialiased).
         mean, std: per channel, for values from 0 to 1; their length is the number of channels, 1 (grey) or 3 (RGB).
-        value_range: the values of a float or 16-bit file that stand for black and white; None: 0 and 1 for floats,
-            0 and the largest number of its bit depth for integers. 8-bit images ignore it.
+        value_range: the values of a float or 16-bit file that stand for black and white; what lies beyond becomes
+            black or white. None: 0 and 1 for floats, with nothing cut off; 0 and the largest number of its bit depth
+            for integers (``media.convert`` has the details). 8-bit images ignore it.
 
     Raises:
         ConfigError: a value is not of the type or in the range that it should be.

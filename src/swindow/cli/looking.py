@@ -82,7 +82,7 @@ def explain(
     if size is not None:
         how = dataclasses.replace(how, size=(size, size))
     shown = media.fit(media.read(image), how)
-    tensor, display = media.to_tensor(shown, how), np.asarray(shown.convert("RGB"))
+    tensor, display = media.to_tensor(shown, how), np.asarray(media.picture(shown))
     chosen = None if target is None else _class_number(target, (model.card.class_names if model.card else None) or ())
     names = (Path(checkpoint).name, Path(image).name)
     with steps(console(), "drawing") as step:

@@ -1,4 +1,8 @@
-"""Random changes to training images. All chance comes from the generator handed in: same generator, same image."""
+"""Random changes to training images. All chance comes from the generator handed in: same generator, same image.
+
+They take an upright image and return a fitted one: "L" or "RGB" of 8 bits, or float "F" where the image is deeper
+(``media.convert``).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..card import Preprocess
-from ..media.image import FILTERS, convert, fit
+from ..media.image import convert, fit, resize
 
 # (image, how it is prepared, chance) to the image of the training step, of size how.size
 Augment = Callable[[Image.Image, Preprocess, np.random.Generator], Image.Image]
@@ -20,18 +24,17 @@ def photo(image: Image.Image, how: Preprocess, rng: np.random.Generator) -> Imag
 
     The random resized crop and horizontal flip of the official recipe.
     """
-    image = convert(image, how.channels)
-    height, width = how.size
+    original, image = image, convert(image, how)
     for _ in range(10):
         area = image.width * image.height * rng.uniform(0.08, 1.0)
         ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
         if w <= image.width and h <= image.height:
             x, y = rng.uniform(0, image.width - w), rng.uniform(0, image.height - h)
-            image = image.resize((width, height), FILTERS[how.interpolation], box=(x, y, x + w, y + h))
+            image = resize(image, how, (x, y, x + w, y + h))
             break
     else:  # a very long image: no such part fits
-        image = fit(image, how)
+        image = fit(original, how)
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
 
 

@@ -31,7 +31,7 @@ def of_data(splits: Splits, how: HeldOut | None) -> list[str]:
         else f"{how.share:.0%} of {'every class' if how.stratified else 'all'}, seed {how.seed}"
     )
     lines = [
-        f"data: {info.name}, {len(splits.train):,} samples to train on, {len(splits.held_out):,} held out ({split})"
+        f"data: {info.name}, {len(splits.train):,} images to train on, {len(splits.held_out):,} held out ({split})"
     ]
     labels = splits.train.labels()
     if labels is not None:
@@ -60,5 +60,5 @@ def of_run(run: Run) -> list[str]:
             if names:
                 more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
                 lines.append(f"{what}: {', '.join(list(names)[:MANY])}{more}")
-    lines.append(f"training: {s.epochs} epochs of {plan.steps:,} steps of {s.batch_size} samples; to {run.out}")
+    lines.append(f"training: {s.epochs} epochs of {plan.steps:,} steps of {s.batch_size} images; to {run.out}")
     return lines
