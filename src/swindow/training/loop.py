@@ -35,9 +35,8 @@ from .schedule import learning_rate
 from .tally import Tally
 
 OF_THE_TASK = ("variant", "label_smoothing", "drop_path_rate", "image_size", "value_range", "augment")
-READ_EVERY = (
-    10  # steps on a GPU, which goes on while the sums of earlier ones are on their way; a CPU has no such queue
-)
+# Steps; elsewhere than on a CPU 10, since a device works ahead of this process until something is read.
+READ_EVERY = {"cpu": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +196,7 @@ class Run:
         if why:
             progress.note(why)
         self.tally = Tally(here)
-        self.read_every = 1 if here.device.type == "cpu" else READ_EVERY
+        self.read_every = READ_EVERY.get(here.device.type, 10)
 
     def resume(self) -> None:
         """Goes back to where the run in the folder stopped, if there is one."""
