@@ -7,7 +7,9 @@ import itertools
 import json
 import math
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,28 +17,28 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import swindow
 from helpers.folders import make_folder
 from swindow import data
+from swindow.card import HeldOut, Preprocess
+from swindow.data import Splits, Subset
 from swindow.errors import CheckpointError, ConfigError, DataError, TrainingError
-from swindow.training import Progress, TrainConfig, evaluate, train
-from swindow.training.batches import Images, epoch_order, epoch_steps, loader
-from swindow.training.loop import split
-from swindow.training.optimizer import learning_rate, parameter_groups
+from swindow.tasks import Classify, ClassifySettings
+from swindow.training import Progress, TrainConfig, evaluate, folder, loop, train
+from swindow.training.feed import Batches, Plan, Work, split, start_method, stream
+from swindow.training.optimizer import parameter_groups
+from swindow.training.schedule import learning_rate
+from swindow.training.state import best_epoch
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def some_digits(count=96):
     """The first digits only, so that an epoch takes a moment."""
-    source = data.digits()
-    cut = {
-        name: dataclasses.replace(part, names=part.names[:count], labels=part.labels[:count])
-        for name, part in (("train", source.train), ("held_out", source.held_out))
-    }
-    return dataclasses.replace(source, **cut)
+    return Splits(*(Subset(part.dataset, part.indices[:count]) for part in data.digits()))
 
 
 def small(tmp_path, **changes):
@@ -61,7 +63,7 @@ class Recorder(Progress):
     def note(self, text):
         self.notes.append(text)
 
-    def step(self, loss, accuracy, images_per_s):
+    def step(self, done, figures, images_per_s):
         self.steps += 1
         if self.steps == self.stop_at_step:
             raise KeyboardInterrupt
@@ -84,8 +86,10 @@ def test_it_learns_and_leaves_what_it_promises(tmp_path):
     assert again.loss == pytest.approx(result.loss, rel=1e-6)
     assert np.sum(again.confusion) == 300
     assert evaluate(result.out / "best.safetensors", source).accuracy == max(m["accuracy"] for m in result.history)
-    found = swindow.predict(model, [source.held_out.read(i) for i in range(300)], top=1)
-    right = [p.classes[0] == source.classes[c] for p, c in zip(found, source.held_out.labels, strict=True)]
+    assert again.measured_on == "the images that the data itself holds out"
+    samples = [source.held_out[i] for i in range(300)]
+    found = swindow.predict(model, [sample.media.decode() for sample in samples], top=1)
+    right = [int(p.classes[0]) == sample.target for p, sample in zip(found, samples, strict=True)]
     assert np.mean(right) == pytest.approx(result.accuracy)
 
 
@@ -154,11 +158,8 @@ def test_sigkill_at_any_moment(tmp_path):
     subprocess.run(command(tmp_path / "run"), check=True, env=ENVIRONMENT, capture_output=True)
     assert kills >= 2
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
-    strip = [
-        [{k: v for k, v in json.loads(x).items() if k not in ("seconds", "images_per_s")} for x in f.open()]
-        for f in (tmp_path / "run" / "metrics.jsonl", tmp_path / "whole" / "metrics.jsonl")
-    ]
-    assert strip[0] == strip[1]
+    lines = [[json.loads(x) for x in (tmp_path / name / "metrics.jsonl").open()] for name in ("run", "whole")]
+    assert without_time(lines[0]) == without_time(lines[1])
     assert not list((tmp_path / "run").glob(".*"))  # nothing half-written is left
 
 
@@ -212,46 +213,114 @@ def test_bf16_autocast_trains(tmp_path):
 def test_fine_tuning_starts_from_a_checkpoint(tmp_path):
     first = train(some_digits(), small(tmp_path, epochs=1))
     start = weights(first.out)
-    source = data.folder(make_folder(tmp_path / "photos", each=6))
     settings = small(tmp_path, out=tmp_path / "tuned", epochs=1, lr=1e-9, weights=first.out / "model.safetensors")
-    train(source, dataclasses.replace(settings, workers=0))
+    train(make_folder(tmp_path / "photos", each=6), dataclasses.replace(settings, workers=0))
     tuned = weights(tmp_path / "tuned")
     assert tuned["head.weight"].shape == (2, 128)
     assert torch.allclose(tuned["norm.weight"], start["norm.weight"], atol=1e-6)
     assert swindow.load(tmp_path / "tuned" / "model.safetensors").card.class_names == ("cat", "dog")
 
 
+def photos(root, size=16, **changes):
+    task = Classify(ClassifySettings(variant="swin_nano", preprocess=Preprocess((size, size)), augment="photo"))
+    splits = data.hold_out(data.folder(root, **changes).train, HeldOut(0.2, 0))
+    return Batches(*splits, task, seed=1)
+
+
 def test_worker_processes_change_nothing(tmp_path):
-    source = data.folder(make_folder(tmp_path, each=6))
-    how = source.preprocess(16)
-    feeds = [
-        list(loader(Images(source.train, how, source.augment, 1, 2), [[0, 3], [5, 1]], workers, pin=False))
-        for workers in (0, 2)
-    ]
-    for (x, labels), (y, same) in zip(*feeds, strict=True):
-        assert torch.equal(x, y)
-        assert torch.equal(labels, same)
+    source = photos(make_folder(tmp_path, each=6))
+    plan = Plan(len(source.train), len(source.held_out), batch_size=4, accumulate=2, epochs=2, seed=1)
+    feeds = [list(stream(source, plan.work(0, 1), workers)) for workers in (0, 2)]
+    assert len(feeds[0]) == len(feeds[1]) == 2 * (3 * 2 + 1) - 2  # two epochs of three steps, without the first step
+    for a, b in zip(*feeds, strict=True):
+        assert torch.equal(a.inputs["x"], b.inputs["x"])
+        assert torch.equal(a.targets, b.targets)
+        assert a.metas == b.metas
+
+
+def test_what_is_sent_to_workers_can_be_pickled(tmp_path):
+    """They are started anew on macOS, on Windows and from Python 3.14 on, and here, where forked ones could hang."""
+    for source in (photos(make_folder(tmp_path)), Batches(*data.digits(), Classify())):
+        copy = pickle.loads(pickle.dumps(source))
+        work = Work(False, [1, 0])
+        assert torch.equal(copy.__getitems__(work).inputs["x"], source.__getitems__(work).inputs["x"])
+    assert start_method().get_start_method() in ("forkserver", "spawn")
 
 
 def test_a_broken_image_found_in_a_worker_is_one_line(tmp_path):
-    source = data.folder(make_folder(tmp_path, each=6), verify=False)
+    source = photos(make_folder(tmp_path, each=6), verify=False)
     (tmp_path / "cat" / "0.png").write_bytes(b"no image")
-    i = source.train.names.index(str(tmp_path / "cat" / "0.png"))
-    with pytest.raises(DataError, match=r"0\.png") as error:
-        list(loader(Images(source.train, source.preprocess(16)), [[i]], 1, pin=False))
+    keys = [source.train[i].key for i in range(len(source.train))]
+    with pytest.raises(DataError, match=r"^[^ ]*cat/0\.png: not an image") as error:
+        list(stream(source, [Work(True, [keys.index("cat/0.png")])], workers=1))
     assert "\n" not in str(error.value)
+
+
+SCRIPT = """
+import torch
+from swindow import TrainConfig, train
+from swindow.card import Preprocess
+from swindow.tasks import Classify, ClassifySettings
+
+class Mine(Classify):
+    "Defined in the script: a worker needs the script to know it."
+
+def run():
+    torch.set_num_threads(2)
+    torch.randn(500, 500) @ torch.randn(500, 500)  # forked workers could hang after this
+    task = {task}(ClassifySettings(variant="swin_nano", preprocess=Preprocess((8, 8))))
+    result = train({root!r}, TrainConfig(out={out!r}, epochs=1, device="cpu", workers=2), task=task)
+    print("done", result.images)
+"""
+GUARD = "if __name__ == '__main__':\n    run()\n"
+
+
+@pytest.mark.parametrize(
+    ("how", "task", "call", "expected"),
+    [
+        ("script", "Classify", "run()", "done 4"),
+        ("script", "Mine", GUARD, "done 4"),
+        ("script", "Mine", "run()", "outside of `if __name__ == '__main__':`"),
+        ("-c", "Classify", "run()", "done 4"),
+        ("-c", "Mine", "run()", "done 4"),
+        ("stdin", "Classify", "run()", "done 4"),
+        ("stdin", "Mine", "run()", "done 4"),
+    ],
+)
+def test_workers_in_scripts_of_all_kinds(how, task, call, expected, tmp_path):
+    """Also without a main guard, which is needed only where what is sent to workers is defined in the script."""
+    root, out = make_folder(tmp_path / "photos"), tmp_path / "run"
+    code = SCRIPT.format(task=task, root=str(root), out=str(out)) + call
+    (tmp_path / "script.py").write_text(code)
+    arguments = {"script": [tmp_path / "script.py"], "-c": ["-c", code], "stdin": ["-"]}[how]
+    done = subprocess.run([sys.executable, *arguments], input=code, capture_output=True, text=True, timeout=120)
+    said = (done.stdout + done.stderr).splitlines()
+    assert expected in said[-1]
+    tracebacks = sum("Traceback" in line for line in said)
+    assert tracebacks == (0 if expected.startswith("done") else 1)  # of the error, and none of a worker
 
 
 @pytest.mark.parametrize(("images", "batch_size", "processes"), [(10, 4, 1), (10, 4, 2), (103, 16, 4), (7, 8, 2)])
 def test_every_image_once_and_by_one_process(images, batch_size, processes):
-    orders = [epoch_order(images, batch_size, 0, 3, rank, processes) for rank in range(processes)]
+    plans = [Plan(images, 9, batch_size, 1, 5, 0, rank, processes) for rank in range(processes)]
+    orders = [[part.indices for step in plan.training(3) for part in step] for plan in plans]
     used = [i for order in orders for step in order for i in step]
     assert len(used) == len(set(used)) == images - images % processes
-    assert {len(order) for order in orders} == {epoch_steps(images, batch_size, processes)}
+    assert {len(order) for order in orders} == {plans[0].steps}
     for step in zip(*orders, strict=True):
         assert len({len(part) for part in step}) == 1  # every process has as much to do
         assert len(step[0]) > 0
-    assert orders[0] != epoch_order(images, batch_size, 0, 4, 0, processes)
+    assert orders[0] != [part.indices for step in plans[0].training(4) for part in step]
+    assert sorted(i for plan in plans for work in plan.evaluation() for i in work.indices) == list(range(9))
+
+
+def test_a_run_that_goes_on_is_fed_as_if_it_had_never_stopped():
+    plan = Plan(samples=10, held_out=3, batch_size=4, accumulate=2, epochs=3, seed=0)
+    whole = list(plan.work(0, 0))
+    assert len(whole) == 3 * (3 * 2 - 0 + 1)
+    for epoch, step in ((0, 0), (0, 2), (1, 0), (2, 1)):
+        assert list(plan.work(epoch, step)) == whole[epoch * 7 + step * 2 :]
+    assert list(plan.work(3, 0)) == []
 
 
 def test_learning_rate_is_linear_then_a_cosine():
@@ -316,18 +385,68 @@ def test_a_folder_with_a_foreign_model_or_a_broken_state_is_not_touched(tmp_path
     assert (settings.out / "notes.txt").read_text() == "mine"
 
 
-def test_divergence_is_an_error_that_says_what_to_try(tmp_path):
+@pytest.mark.parametrize("batch_size", [32, 96], ids=["met in training", "met in evaluation"])
+def test_divergence_is_an_error_that_says_what_to_try(batch_size, tmp_path):
+    settings = small(tmp_path, lr=1e30, clip=1e30, warmup_epochs=0.0, batch_size=batch_size, save_minutes=0)
     with pytest.raises(TrainingError, match="lower lr"):
-        train(some_digits(), small(tmp_path, lr=1e30, clip=1e30, warmup_epochs=0.0))
+        train(some_digits(), settings)
+    assert_finite(settings.out)
+
+
+class Steep(Classify):
+    """Its loss is finite at every step, and its gradient is not from the second step on."""
+
+    name = "steep"
+    steps = 0
+
+    def loss(self, outputs, batch):
+        losses = super().loss(outputs, batch)
+        Steep.steps += 1
+        cliff = (outputs.sum() * 0).abs().sqrt() if Steep.steps > 1 else 0
+        return {**losses, "loss": (losses["loss"][0] + cliff, "images")}
+
+
+def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path):
+    settings = TrainConfig(out=tmp_path / "run", epochs=1, lr=1e-3, device="cpu", save_minutes=0)
+    how = Preprocess((8, 8), "squash", mean=(0.5,), std=(0.5,))
+    with pytest.raises(TrainingError, match="norm nan at step 2 of epoch 1"):
+        train(some_digits(), settings, task=Steep(ClassifySettings(variant="swin_nano", preprocess=how)))
+    assert_finite(settings.out)
+
+
+def assert_finite(out):
+    """What a run left behind that diverged: at most a state from before, and no weights."""
+    assert not list(out.glob("*.safetensors"))
+    if (out / "state.pt").exists():
+        whole = torch.load(out / "state.pt", weights_only=True)
+        assert all(tensor.isfinite().all() for tensor in whole["model"].values())
+
+
+def test_how_often_a_device_is_waited_for_changes_nothing(tmp_path, monkeypatch):
+    source, settings = some_digits(), small(tmp_path, batch_size=8, save_minutes=0)
+    runs = []
+    for name, every in (("each", 1), ("fifth", 5)):
+        monkeypatch.setitem(loop.READ_EVERY, "cpu", every)
+        recorder = Recorder()
+        runs.append(train(source, dataclasses.replace(settings, out=tmp_path / name), progress=recorder))
+        assert recorder.steps == {1: 24, 5: 6}[every]  # of 12 steps an epoch
+    assert_same_weights(tmp_path / "each", tmp_path / "fifth")
+    assert without_time(runs[0].history) == without_time(runs[1].history)
+
+
+def without_time(history):
+    return [
+        {name: value for name, value in line.items() if name not in ("seconds", "images_per_s")} for line in history
+    ]
 
 
 def test_skipped_files_are_told(tmp_path):
-    (make_folder(tmp_path / "photos", each=10) / "cat" / "notes.txt").write_text("")
+    (make_folder(tmp_path / "photos", each=10) / "cat" / "broken.png").write_text("")
     recorder = Recorder()
     settings = small(tmp_path, epochs=1, workers=0, variant="swin_nano")
     result = train(tmp_path / "photos", settings, progress=recorder)
-    assert any("notes.txt" in note for note in recorder.notes)
-    assert "notes.txt" in result.skipped[0]
+    assert any("broken.png" in note for note in recorder.notes)
+    assert "broken.png" in result.skipped[0]
 
 
 @pytest.mark.parametrize(
@@ -344,6 +463,108 @@ def test_skipped_files_are_told(tmp_path):
 def test_settings_refuse(bad):
     with pytest.raises(ConfigError):
         TrainConfig(**bad)
+
+
+def test_the_result_knows_the_figures_of_the_last_epoch(tmp_path):
+    result = train(some_digits(), small(tmp_path, epochs=1))
+    assert (result.accuracy, result.loss, result.images) == tuple(
+        result.metrics[k] for k in ("accuracy", "loss", "images")
+    )
+    with pytest.raises(AttributeError, match="did you mean 'accuracy'"):
+        _ = result.acuracy
+    assert pickle.loads(pickle.dumps(result)) == result
+
+
+def test_the_best_epoch_is_the_first_of_equals_and_none_is_worst():
+    history = [{"a": None, "b": 0.0}, {"a": 1.0, "b": 3.0}, {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0}]
+    assert best_epoch(history, [("a", "high"), ("b", "low")]) is history[2]
+    assert best_epoch(history, [("a", "high")]) is history[1]
+    assert best_epoch(history, [("b", "low")]) is history[0]
+
+
+def test_a_data_set_is_split_and_the_card_says_how(tmp_path):
+    dataset = data.folder(make_folder(tmp_path / "photos")).train
+    recorder = Recorder()
+    settings = small(tmp_path, epochs=1, workers=0, variant="swin_nano", held_out=0.3, seed=5, value_range=(0, 4095))
+    result = train(dataset, settings, progress=recorder)
+    assert result.images == 6
+    card = swindow.load(result.out / "model.safetensors").card
+    assert card.split == HeldOut(0.3, 5, True, dataset.fingerprint())
+    assert (card.task, card.data, card.class_names) == ("classify", "photos", ("cat", "dog"))
+    assert card.settings == {"variant": "swin_nano", "augment": "photo", "label_smoothing": 0.1}
+    assert card.preprocess == Preprocess((8, 8), value_range=(0, 4095))
+    assert swindow.load(train(some_digits(), small(tmp_path, out=tmp_path / "own", epochs=1)).out).card.split is None
+
+
+def test_a_run_says_first_what_it_found_and_what_it_will_do(tmp_path):
+    make_folder(tmp_path / "photos", each=30)
+    make_folder(tmp_path / "photos", classes=("emu",), each=2)
+    (tmp_path / "photos" / "cat" / "notes.xml").write_text("")
+    (tmp_path / "photos" / "cat" / "broken.png").write_text("")
+    recorder = Recorder()
+    settings = small(tmp_path, epochs=1, workers=0, variant="swin_nano", lr=1e-3)
+    result = train(tmp_path / "photos", settings, progress=recorder)
+    parameters = sum(tensor.numel() for tensor in weights(result.out).values())
+    assert recorder.notes[0] == (
+        "as asked for: variant swin_nano, image size 8, learning rate 0.001; from the recipe for photos: "
+        "random changes photo"
+    )
+    told = "\n".join(recorder.notes)
+    for expected in (
+        "data: photos, 49 images to train on, 13 held out (20% of every class, seed 0)",
+        "classes: 3; the smallest: emu (1 to train on), cat (24 to train on), dog (24 to train on)",
+        "broken.png",
+        "1 .xml",
+        "warning: classes are unequal",
+        "warning: fewer than 5 images are held out of class emu (1)",
+        f"model: {parameters:,} parameters, images of 8 x 8 pixels, on cpu in fp32",
+        f"training: 1 epochs of 2 steps of 32 images; to {settings.out}",
+    ):
+        assert expected in told
+
+
+def test_changed_images_of_the_same_names_are_other_data(tmp_path):
+    root, settings = make_folder(tmp_path / "photos"), small(tmp_path, epochs=1, workers=0, variant="swin_nano")
+    train(root, settings)
+    Image.new("RGB", (50, 50), "red").save(root / "cat" / "3.png")
+    with pytest.raises(ConfigError, match=r"other settings: data .*--overwrite"):
+        train(root, settings)
+
+
+def test_a_state_of_another_version_is_refused(tmp_path):
+    settings = small(tmp_path)
+    settings.out.mkdir()
+    torch.save({"identity": "{}", "state": "{}", "model": {}, "optimizer": {}}, settings.out / "state.pt")
+    with pytest.raises(ConfigError, match=r"another version of swindow \(format 1, .*--overwrite"):
+        train(some_digits(), settings)
+
+
+def test_one_run_at_a_time_in_a_folder_and_none_after_a_kill(tmp_path):
+    command = [sys.executable, "-m", "swindow", "train", "digits", "--image-size", "8", "--save-minutes", "0"]
+    command += ["--epochs", "2", "--device", "cpu", "--out", str(tmp_path)]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as first:
+        while not (tmp_path / "state.pt").exists():
+            time.sleep(0.01)
+        done = subprocess.run([*command, "--overwrite"], env=ENVIRONMENT, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert f"another run is at work there (process {first.pid} on {socket.gethostname()})" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert first.poll() is None
+        assert (tmp_path / "state.pt").exists()
+        first.kill()
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "going on after step" in done.stdout
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_all_processes_are_told_that_a_folder_is_taken(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    arguments = ["-m", "swindow", "train", "digits", "--device", "cpu", "--out", str(tmp_path)]
+    with folder.held(tmp_path):
+        done = subprocess.run([*torchrun, *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.count("another run is at work there") == 2
 
 
 def test_an_unknown_device_or_variant(tmp_path):

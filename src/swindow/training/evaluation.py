@@ -75,9 +75,11 @@ def evaluate(
     if not isinstance(model, SwinTransformer):
         model = load(model)
     card = model.card or ModelCard()
-    parts, measured_on = chosen(data_.open(data), card.split, held_out, seed, all)
-    info, place = parts[0].info, pick_device(device)
+    splits = data_.open(data)
+    info = splits.train.info
     task, metrics = Classify.of(model, info), []
+    parts, measured_on = chosen(splits, card.split, held_out, seed, all)
+    place = pick_device(device)
     for images in parts:
         source, work = Batches(None, images, task), batches(range(len(images)), batch_size)
         usable, why = usable_workers(source, workers)

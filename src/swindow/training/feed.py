@@ -199,7 +199,7 @@ def stream(source: Batches, work: Iterable[Work], workers: int = 0, pin: bool = 
             raise TrainingError(
                 "a process that prepares batches died: it may have run out of memory, or a script trains outside of "
                 "`if __name__ == '__main__':`; try workers=0"
-            ) from error
+            ) from None  # which says no more
         if isinstance(batch, Broken):
             raise DataError(batch.reason)
         yield batch
