@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import subprocess
@@ -10,10 +11,11 @@ import time
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import swindow
 from helpers.folders import make_folder
-from swindow import cli
+from swindow import cli, console
 from swindow.card import HeldOut, ModelCard, Preprocess
 
 
@@ -59,6 +61,84 @@ def test_train_evaluate_predict_inspect(run, tmp_path):
     assert (measured["accuracy"], measured["images"]) == (result["accuracy"], 2)
     status, output, _ = run("inspect", out / "model.safetensors", "--json")
     assert json.loads(output.splitlines()[-1])["class_names"] == ["cat", "dog"]
+
+
+def test_evaluate_says_which_images_it_measured(run, checkpoint, tmp_path):
+    folder, out = make_folder(tmp_path / "photos"), tmp_path / "run"
+    options = ["--variant", "swin_nano", "--epochs", 1, "--image-size", 8, "--workers", 0, "--seed", 3, "--out", out]
+    assert run("train", folder, *options)[0] == 0
+    status, output, _ = run("evaluate", out, folder)
+    assert status == 0
+    assert "on 4 images: the images held out from training: 20%, seed 3" in output
+    other = make_folder(tmp_path / "other", each=5)
+    status, _, error = run("evaluate", out, other)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "--all (every image), or --held-out SHARE with --seed NUMBER" in error
+    assert "on 10 images: all images, as asked for" in run("evaluate", out, other, "--all")[1]
+    assert "on 2 images: 20% of the images, seed 1" in run("evaluate", out, other, "--held-out", 0.2, "--seed", 1)[1]
+    status, _, error = run("train", folder, *options[:-4], "--seed", 4, "--out", out)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "seed 3 is now 4" in error
+    assert "--overwrite" in error
+
+
+def test_a_broken_image_met_by_a_worker_is_one_line(tmp_path):
+    folder = make_folder(tmp_path / "photos")
+    (folder / "cat" / "3.png").write_bytes((folder / "cat" / "3.png").read_bytes()[:200])
+    options = ["--variant", "swin_nano", "--image-size", "8", "--epochs", "1", "--workers", "2", "--no-verify"]
+    command = [sys.executable, "-m", "swindow", "train", folder, *options, "--device", "cpu", "--out", tmp_path / "run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"swindow: error: {folder / 'cat' / '3.png'}: a broken image (")
+
+
+def test_help_of_a_flag_is_of_what_it_does(run, capsys):
+    _, output, _ = run("train", "--help")
+    words = " ".join(output.replace("│", " ").split())
+    assert "--no-verify do not decode every image before training" in words
+    assert "--value-range" in words
+    assert "--verify " not in words
+
+
+class Clock:
+    """A clock that is moved by hand."""
+
+    now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
+def progress(monkeypatch, terminal):
+    clock, text = Clock(), io.StringIO()
+    monkeypatch.setattr(console, "time", clock)
+    monkeypatch.setattr(console, "QUIET", 0.05)
+    return console.ConsoleProgress(Console(file=text, force_terminal=terminal, width=150), epochs=10), clock, text
+
+
+def test_the_time_left_is_that_of_all_epochs_with_their_evaluation(monkeypatch):
+    shown, clock, text = progress(monkeypatch, terminal=True)
+    shown.started(steps=1000, done=100)
+    clock.now += 60  # a hundred steps, their evaluation included
+    shown.step(200, {"loss": 1.5, "accuracy": 0.25}, 320.0)
+    shown.finished()
+    assert "200/1000" in text.getvalue()
+    assert "loss 1.500  accuracy 0.250  320 images/s  0:08:00 left" in text.getvalue()
+
+
+def test_without_a_terminal_a_line_comes_now_and_then_however_long_a_step_takes(monkeypatch):
+    assert console.QUIET <= 60
+    shown, clock, text = progress(monkeypatch, terminal=False)
+    shown.started(steps=1000, done=0)
+    shown.step(10, {"loss": 1.5}, 320.0)
+    shown.evaluated(3, 12)
+    assert text.getvalue() == ""
+    clock.now += 1  # a second in which nothing is told
+    while not text.getvalue():
+        time.sleep(0.01)
+    shown.finished()
+    assert text.getvalue() == "training: 10 of 1000  measuring held-out data: batch 3 of 12\n"
 
 
 def test_predict_json(run, checkpoint, picture):
