@@ -32,7 +32,7 @@ def main() -> None:
     drawn = of("swin_tiny", swindow.create("swin_tiny").eval(), photo, False, chosen)
     v2 = swindow.create("swinv2_tiny_w8").eval()
     drawn += of("swinv2", v2, photo, False, ("05b",))
-    trained, digit = reader(), data.digits().held_out.read(4)
+    trained, digit = reader(), data.digits().held_out[4].media.decode()
     drawn += of("digits", trained, digit, True, ("05c", "06a", "06b", "06c"))
     for name in drawn:
         print(name)

@@ -1,4 +1,4 @@
-"""Training and evaluating classifiers: one loop on plain torch, exact in its resuming, the same under torchrun."""
+"""Training and evaluating: one loop on plain torch for any task, exact in its resuming, the same under torchrun."""
 
 from __future__ import annotations
 
