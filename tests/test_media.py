@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from swindow.card import CHANNELS, Preprocess
-from swindow.errors import ConfigError, DataError
+from swindow.card import Preprocess
+from swindow.errors import DataError
 from swindow.media import image as images
 
 

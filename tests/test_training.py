@@ -455,6 +455,7 @@ def test_skipped_files_are_told(tmp_path):
         {"epochs": 0},
         {"lr": 0.0},
         {"held_out": 1.0},
+        {"held_out": 0.0},
         {"augment": "flip"},
         {"precision": "fp8"},
         {"variant": "swin_nano", "weights": "a.safetensors"},

@@ -84,7 +84,9 @@ class TrainConfig:
             value = getattr(self, field)
             if value is not None and not value >= 0:
                 raise ConfigError(f"{field}: got {value!r}, expected a number of at least 0")
-        for field in ("label_smoothing", "held_out", "drop_path_rate"):
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"held_out: got {self.held_out!r}, expected a fraction between 0 and 1")
+        for field in ("label_smoothing", "drop_path_rate"):
             value = getattr(self, field)
             if value is not None and not 0 <= value < 1:
                 raise ConfigError(f"{field}: got {value!r}, expected a fraction from 0 up to, not including, 1")

@@ -25,18 +25,17 @@ class Tally:
         here: this process; the sums of all are added up when they are read.
 
     Attributes:
-        units: the unit of every loss.
+        units: the unit of every loss, as of the last batch.
         minimised: the losses, without what is only reported.
     """
 
     def __init__(self, here: World) -> None:
-        self.here, self.units, self.minimised = here, {}, ()
+        self.here = here
+        self.units: dict[str, str] = {}
+        self.minimised: tuple[str, ...] = ()
         self._sums: list[Tensor] = []
         self._counts: list[list[float]] = []
         self._dtype = torch.float32 if here.device.type == "mps" else torch.float64
-
-    units: dict[str, str]
-    minimised: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self._sums)
@@ -63,7 +62,8 @@ class Tally:
         counts = torch.cat([counts, flags], 1).to(sums.device)
         rows = self.here.sum(torch.cat([sums, counts], 1)).tolist()
         self._sums, self._counts, k = [], [], len(self.units)
-        found = [
-            Step(dict(zip(self.units, zip(row[:k], row[k + 1 : -1], strict=True), strict=True)), row[k]) for row in rows
-        ]
+        found = []
+        for row in rows:
+            pairs = zip(row[:k], row[k + 1 : -1], strict=True)
+            found.append(Step(dict(zip(self.units, pairs, strict=True)), row[k] / self.here.size))
         return found, rows[-1][-1] > 0
