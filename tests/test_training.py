@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -19,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import swindow
 from helpers.folders import make_folder
@@ -432,6 +434,26 @@ def test_how_often_a_device_is_waited_for_changes_nothing(tmp_path, monkeypatch)
         assert recorder.steps == {1: 24, 5: 6}[every]  # of 12 steps an epoch
     assert_same_weights(tmp_path / "each", tmp_path / "fifth")
     assert without_time(runs[0].history) == without_time(runs[1].history)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Forbids what makes the process wait for a GPU: reading a number from a tensor."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default
+        return func(*args, **kwargs or {})
+
+
+def test_no_step_waits_for_the_device(tmp_path, monkeypatch):
+    def step(self, *arguments, plain=loop.Run.step):
+        with NoWaiting() if self.state.step else contextlib.nullcontext():  # the first starts the stream of batches
+            return plain(self, *arguments)
+
+    monkeypatch.setattr(loop.Run, "step", step)
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)  # it reads its own count, which is on the CPU
+    recorder = Recorder()
+    train(some_digits(), small(tmp_path, epochs=1, accumulate=2, drop_path_rate=0.2), progress=recorder)
+    assert recorder.steps == 3
 
 
 def without_time(history):
