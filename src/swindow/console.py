@@ -107,7 +107,7 @@ class ConsoleProgress(Progress):
             return
         if self.task is None:
             self.bars.start()
-            self.task = self.bars.add_task(what, figures="")
+            self.task = self.bars.add_task(what, total=of, completed=done, figures=figures)
         self.bars.update(self.task, description=what, completed=done, total=of, figures=figures)
 
     def _tick(self) -> None:
