@@ -1,13 +1,13 @@
 """Is the fused kernel right on a GPU, and how fast is Swin there, beside timm and beside what the GPU can do?
 
-    PYTHONPATH=src python benchmarks/gpu.py --part proof --part tiles --part speed --part profile [--out DIR] [--quick] [--device cpu]
+    PYTHONPATH=src python benchmarks/gpu.py --part proof --part tiles --part speed --part profile [--out DIR]
 
 Needs an NVIDIA GPU with Triton; ``--device cpu --quick`` only shows that the script works (with TRITON_INTERPRET=1 the
 kernel itself runs too). Every part writes PART.json as it goes, and PART.md, to ``--out``, by default
 benchmarks/results/gpu/. A part that was stopped goes on where it stopped; ``--fresh`` starts it again.
 
-- ``proof`` (3 minutes): the kernel in fp32 (without tf32), fp16 and bf16, forward and backward, against ``reference`` in
-  float64, on random inputs and outputs filled with NaN before; then 20 training steps beside ``sdpa``.
+- ``proof`` (3 minutes): the kernel in fp32 (without tf32), fp16 and bf16, forward and backward, against ``reference``
+  in float64, on random inputs and outputs filled with NaN before; then 20 training steps beside ``sdpa``.
 - ``tiles`` (1.5 minutes): the kernel alone by size of block, warps and stages.
 - ``speed`` (4 minutes): Swin-T and SwinV2-T in bf16, batch 128: inference, and a training step under autocast with fp32
   weights; ours by kernel and timm, eager and compiled; peak memory.
@@ -21,6 +21,7 @@ import argparse
 import concurrent.futures
 import copy
 import datetime
+import itertools
 import json
 import math
 import multiprocessing
@@ -222,7 +223,8 @@ def proof(run: Run) -> None:
 def proof_page(cases: dict[str, Any]) -> Iterator[str]:
     bad = [name for name, case in cases.items() if not case["ok"]]
     yield f"{len(cases)} cases, {len(bad)} of them wrong{': ' + '; '.join(bad) if bad else ''}."
-    yield f"Accepted: at most {ALLOWED} of ||a - b|| / ||b||, or {WORSE} times what `reference` loses in that precision."
+    yield f"Accepted: ||a - b|| / ||b|| of at most {ALLOWED},"
+    yield f"or {WORSE} times what `reference` loses in that precision."
     yield ""
     yield "| case | largest error of the kernel | in | of `reference` there | |"
     yield "|---|---:|---|---:|---|"
@@ -262,7 +264,7 @@ def timed(run: Callable[[], Any], device: str, seconds: float = 0.4) -> list[flo
         run()
         event.record()
     torch.cuda.synchronize()
-    return [a.elapsed_time(b) / 1e3 for a, b in zip(events, events[1:])]
+    return [a.elapsed_time(b) / 1e3 for a, b in itertools.pairwise(events)]
 
 
 def median(values: list[float]) -> float:
@@ -272,48 +274,53 @@ def median(values: list[float]) -> float:
 # --- tiles ------------------------------------------------------------------------------------------------------------
 
 SHAPES = {
-    "window 7, stage 1": ((56, 56), 7, 3, 32, 128, "dot"),
-    "window 7, stage 3": ((14, 14), 7, 12, 32, 128, "dot"),
-    "window 8, cosine, stage 1": ((64, 64), 8, 3, 32, 128, "cosine"),
-    "window 12, stage 1": ((96, 96), 12, 4, 32, 32, "dot"),
-    "window 16, cosine, stage 1": ((64, 64), 16, 3, 32, 64, "cosine"),
-    "window 24, stage 1": ((96, 96), 24, 4, 32, 32, "dot"),
+    "window 7 stage 1": ((56, 56), 7, 3, 32, 128, "dot"),
+    "window 7 stage 3": ((14, 14), 7, 12, 32, 128, "dot"),
+    "window 8 cosine stage 1": ((64, 64), 8, 3, 32, 128, "cosine"),
+    "window 12 stage 1": ((96, 96), 12, 4, 32, 32, "dot"),
+    "window 16 cosine stage 1": ((64, 64), 16, 3, 32, 64, "cosine"),
+    "window 24 stage 1": ((96, 96), 24, 4, 32, 32, "dot"),
 }
+SMALL = ((64, 4, 3), (64, 4, 2), (64, 2, 2))  # block, warps, stages
+LARGE = ((64, 4, 2), (64, 4, 3), (64, 8, 2), (32, 4, 2), (128, 8, 2))
 
 
-def tile_jobs(quick: bool) -> list[tuple[str, int, int, int]]:
+def tile_jobs(quick: bool) -> list[tuple[str, int, int, int, int]]:
+    """Windows, block, warps, stages, and the programs that are asked for at least."""
     jobs = []
     for name, shape in SHAPES.items():
-        small = shape[1] <= 8
-        for block in (64,) if small else (32, 64, 128):
-            for warps in (2, 4, 8):
-                for stages in (1, 2, 3):
-                    if small or (warps > 2 and stages < 3):
-                        jobs.append((name, block, warps, stages))
+        for cut in SMALL if shape[1] <= 8 else LARGE:
+            jobs += [(name, *cut, programs) for programs in ((512, 1024, 2048) if shape[1] <= 8 else (1024,))]
     return jobs[:2] if quick else jobs
 
 
-def tile(job: tuple[str, int, int, int], device: str, only_compile: bool) -> dict[str, float]:
+def tile(job: tuple[str, int, int, int, int], device: str, only_compile: bool) -> dict[str, float]:
     """Seconds of forward and of backward of the kernel alone."""
     from swindow.kernels import triton
 
-    name, block, warps, stages = job
+    name, block, warps, stages, programs = job
     grid, side, heads, d, batch, similarity = SHAPES[name]
-    batch = 1 if only_compile or device == "cpu" else batch
+    batch = 1 if device == "cpu" else batch
     this = triton.Tile(block, warps, stages)
-    triton.TILES = {1 << 30: (this, this)}
+    triton._tile, triton.PROGRAMS = (lambda *_, **__: this), (programs, programs)
     g = windows.resolve(grid, (side,) * 2, (side // 2,) * 2)
     t = torch.randn(batch, *grid, 3 * heads * d, device=device, dtype=torch.bfloat16)
-    bias, scale = torch.randn(heads, side**2, side**2, device=device), torch.full((heads,), d**-0.5, device=device)
+    bias, scale = (
+        torch.randn(heads, side**2, -(-(side**2) // 16) * 16, device=device),
+        torch.full((heads,), d**-0.5, device=device),
+    )
     sizes = [list(v) for v in (g.grid, g.padded, g.window, g.shift)]
     rest = (t[0, 0, 0].clone(), bias, scale)
     forward = lambda: triton._attend(t, *rest, *sizes, True, similarity == "cosine")  # noqa: E731
     out, lse = forward()
+    if only_compile:
+        triton._backward(out, t, *rest, out, lse, *sizes, True, similarity == "cosine")
+        return {}
     backward = lambda: triton._backward(out, t, *rest, out, lse, *sizes, True, similarity == "cosine")  # noqa: E731
     return {"forward": median(timed(forward, device, 0.03)), "backward": median(timed(backward, device, 0.06))}
 
 
-def compile_tile(job: tuple[tuple[str, int, int, int], str]) -> str | None:
+def compile_tile(job: tuple[tuple[str, int, int, int, int], str]) -> str | None:
     try:
         tile(*job, only_compile=True)
     except Exception as failure:
@@ -326,6 +333,7 @@ def tiles(run: Run) -> None:
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(run.jobs, spawn) as pool:  # compiled side by side, timed alone
         problems = list(pool.map(compile_tile, [(job, run.device) for job in jobs]))
+    run.hold()
     for job, problem in zip(jobs, problems):
         name = ", ".join(map(str, job))
         run.add(name, {"failure": problem} if problem else tile(job, run.device, only_compile=False), say=False)
@@ -336,12 +344,11 @@ def tiles(run: Run) -> None:
 def tiles_page(cases: dict[str, Any]) -> Iterator[str]:
     yield "Milliseconds of the kernel alone, in bf16; the projection is not part of it."
     yield ""
-    yield "| windows | block | warps | stages | forward | backward |"
-    yield "|---|---:|---:|---:|---:|---:|"
+    yield "| windows | block | warps | stages | programs | forward | backward |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
     for name, case in cases.items():
-        *what, block, warps, stages = name.split(", ")
         cells = [f"{case[k] * 1e3:.3f}" if k in case else case.get("failure", "")[:60] for k in ("forward", "backward")]
-        yield f"| {', '.join(what)} | {block} | {warps} | {stages} | {' | '.join(cells)} |"
+        yield f"| {' | '.join((*name.split(', '), *cells))} |"
     yield ""
     for shape in SHAPES:
         timed_ = {n: c for n, c in cases.items() if n.startswith(shape + ", ") and "backward" in c}
@@ -364,7 +371,6 @@ class Job(NamedTuple):
     training: bool
     device: str
     quick: bool
-    profile: bool = False
 
     @property
     def name(self) -> str:
@@ -405,13 +411,14 @@ def measure(job: Job, pipe: Any) -> None:
     if job.device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         names = names[:1]
     for kernel in names:
-        if not job.profile:
-            calls[f"{kernel} eager".strip()] = call(model, x, job.training, kernel)
+        calls[f"{kernel} eager".strip()] = call(model, x, job.training, kernel)
+        if kernel == "sdpa" and "triton" in names:
+            continue  # compiled, it was measured once: results/gpu/README.md
         compiled = torch.compile(model, dynamic=False) if not job.quick else model
         calls[f"{kernel} compiled".strip()] = call(compiled, x, job.training, kernel)
     answers = {}
     for name, run in calls.items():
-        run()
+        patiently(run)
         answers[name] = None if job.training else run()[:4].float().cpu().tolist()
         torch.cuda.empty_cache()
     pipe.send({"ready": True})
@@ -424,12 +431,24 @@ def measure(job: Job, pipe: Any) -> None:
                 row["peak"] = peak(run)
                 torch.cuda.empty_cache()
         pipe.send(found)
-    if job.profile and job.device == "cuda":
-        found = {name: by_kernel(run) for name, run in calls.items()}
-    for name, answer in answers.items():
-        if answer is not None and not job.profile:
-            found[name]["answer"] = answer
+    for name, run in calls.items():
+        if job.device == "cuda" and "compiled" in name:
+            found[name] |= by_kernel(run)
+        if answers[name] is not None:
+            found[name]["answer"] = answers[name]
     pipe.send(found)
+
+
+def patiently(run: Callable[[], Any], tries: int = 5) -> None:
+    """Runs for the first time, again where other processes hold the memory at the moment."""
+    for _ in range(tries):
+        try:
+            run()
+            return
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            time.sleep(5)
+    run()
 
 
 def call(module: nn.Module, x: Tensor, training: bool, kernel: str) -> Callable[[], Any]:
@@ -474,7 +493,7 @@ def by_kernel(run: Callable[[], Any]) -> dict[str, Any]:
     for event in seen.events():
         if event.device_type == torch.autograd.DeviceType.CUDA:
             entry = found.setdefault(event.name[:110], [0.0, 0])
-            entry[0] += event.device_time / 3
+            entry[0] += event.time_range.elapsed_us() / 3
             entry[1] += 1 / 3
     ranked = sorted(found.items(), key=lambda item: -item[1][0])
     return {"total": sum(v[0] for v in found.values()), "kernels": dict(ranked[:25])}
@@ -510,6 +529,7 @@ def wave(run: Run, jobs: list[Job]) -> None:
             run.add(job.name, heard)
         else:
             ready.append((job, process, pipe))
+    run.hold()
     for _ in range(1 if run.quick else 2):
         for _, process, pipe in ready:
             pipe.send("go")
@@ -529,12 +549,20 @@ def speed(run: Run) -> None:
     variants = ("swin_tiny",) if run.quick else ("swin_tiny", "swinv2_tiny_w8")
     if "ceilings" not in run.cases and run.device == "cuda":
         run.add("ceilings", ceilings())
-    for training in (False, True):
-        wave(run, [Job(v, lib, training, run.device, run.quick) for v in variants for lib in ("swindow", "timm")])
+    every = [Job(v, lib, t, run.device, run.quick) for t in (False, True) for v in variants for lib in LIBRARIES]
+    wave(run, every)
 
 
 def profile(run: Run) -> None:
-    wave(run, [Job("swin_tiny", lib, t, run.device, run.quick, True) for t in (False, True) for lib in LIBRARIES])
+    """What ``speed`` has seen, where it ran; else the same of Swin-T alone."""
+    seen = run.out / "speed.json"
+    if seen.exists():
+        run.cases |= {k: v for k, v in json.loads(seen.read_text())["cases"].items() if k.count(", ") == 2}
+    wave(run, [Job("swin_tiny", lib, t, run.device, run.quick) for t in (False, True) for lib in LIBRARIES])
+    for rows in run.cases.values():
+        for row in rows.values():
+            for key in ("seconds", "peak", "difference"):
+                row.pop(key, None) if isinstance(row, dict) else None
 
 
 LIBRARIES = ("swindow", "timm")
@@ -580,14 +608,14 @@ def speed_page(cases: dict[str, Any]) -> Iterator[str]:
             ratio = f"{median(base) / m:.2f}" if base else ""
             memory = f"{row['peak'] / 1e9:.2f}" if "peak" in row else ""
             differs = f"{row['difference']:.1e}" if "difference" in row else ""
-            yield f"| {name} | {m * 1e3:.2f} | {low * 1e3:.2f} to {high * 1e3:.2f} | {batch / m:.0f} | {ratio} | {memory} | {differs} |"
+            spread = f"{low * 1e3:.2f} to {high * 1e3:.2f}"
+            yield f"| {name} | {m * 1e3:.2f} | {spread} | {batch / m:.0f} | {ratio} | {memory} | {differs} |"
 
 
 def profile_page(cases: dict[str, Any]) -> Iterator[str]:
     for name, rows in cases.items():
         for way, found in rows.items():
-            if not isinstance(found, dict) or "kernels" not in found:
-                yield f"{name}, {way}: {found}"
+            if "kernels" not in found:
                 continue
             yield ""
             yield f"## {name}, {way}: {found['total'] / 1e3:.2f} ms"
@@ -657,8 +685,11 @@ PARTS: dict[str, tuple[Callable[[Run], None], Callable[[dict[str, Any]], Iterato
 class Run:
     """One part under way: its cases, written as they come."""
 
-    def __init__(self, part: str, out: Path, device: str, quick: bool, jobs: int, fresh: bool) -> None:
+    def __init__(
+        self, part: str, out: Path, device: str, quick: bool, jobs: int, fresh: bool, busy: Path | None
+    ) -> None:
         self.part, self.out, self.device, self.quick, self.jobs = part, out, device, quick, jobs
+        self.busy = busy
         self.started, self.file = time.monotonic(), out / f"{part}.json"
         self.answers: dict[str, list[list[float]]] = {}
         self.cases: dict[str, Any] = {}
@@ -671,6 +702,11 @@ class Run:
 
     def late(self) -> bool:
         return self.left() < 0
+
+    def hold(self) -> None:
+        """Waits until nothing else runs that would disturb a timing."""
+        while self.busy is not None and self.busy.exists() and self.left() > -60:
+            time.sleep(0.5)
 
     def add(self, name: str, case: dict[str, Any], say: bool = True) -> None:
         self.cases[name] = case
@@ -718,12 +754,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few cases, small batches, nothing compiled")
     parser.add_argument("--fresh", action="store_true", help="start parts again instead of going on")
     parser.add_argument("--jobs", type=int, default=min(12, os.cpu_count() or 1), help="processes that compile")
+    parser.add_argument("--busy", type=Path, help="a file: nothing is timed while it exists")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     pages = []
     for part in chosen.part:
-        run = Run(part, chosen.out, chosen.device, chosen.quick, chosen.jobs, chosen.fresh)
+        run = Run(part, chosen.out, chosen.device, chosen.quick, chosen.jobs, chosen.fresh, chosen.busy)
         PARTS[part][0](run)
         run.write()
         pages.append(run.page())

@@ -16,6 +16,7 @@ import math
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 import triton
 from torch import Tensor
 
@@ -36,15 +37,14 @@ class Tile(NamedTuple):
 
 # By the tokens of a window, up to so many: the tiles of forward and backward (benchmarks/gpu.py --part tiles).
 TILES = {
-    16: (Tile(16, 1, 2), Tile(16, 1, 1)),
-    32: (Tile(32, 2, 2), Tile(32, 2, 1)),
-    64: (Tile(64, 4, 2), Tile(64, 4, 1)),
+    16: (Tile(16, 1, 2), Tile(16, 1, 2)),
+    32: (Tile(32, 2, 2), Tile(32, 2, 2)),
+    64: (Tile(64, 4, 3), Tile(64, 4, 3)),
     1 << 30: (Tile(64, 4, 2), Tile(64, 4, 2)),
 }
-CHUNK = 64  # windows at most that one program of a gradient of the bias goes through
-PROGRAMS = (
-    2048  # programs at least, where there are that many windows and heads: a large GPU runs about as many at once
-)
+TILE_FP32 = Tile(32, 4, 1)  # products in fp32 need registers: larger blocks spill
+CHUNK = 64  # windows at most that one program goes through
+PROGRAMS = (1024, 512)  # of forward and backward at least, where there are that many windows times heads
 
 
 def attend(
@@ -71,7 +71,8 @@ def attend(
     d = y.shape[-1] // len(bias)
     scale = learned.scale().flatten() if cosine else wide(bias).new_full((len(bias),), d**-0.5)  # (h,)
     sizes = [list(v) for v in (g.grid, g.padded, g.window, g.shift)]
-    return _attend(t, padding, wide(bias).contiguous(), scale, *sizes, g.mask_padding, cosine)[0]
+    padded = F.pad(wide(bias), (0, -bias.shape[-1] % 16))  # (h, N, N filled up to a multiple of 16): aligned rows
+    return _attend(t, padding, padded, scale, *sizes, g.mask_padding, cosine)[0]
 
 
 @torch.library.custom_op("swindow::window_attention", mutates_args=())
@@ -91,11 +92,11 @@ def _attend(
     g = Geometry(tuple(grid), tuple(padded), tuple(window), tuple(shift), mask_padding)
     (heads, n), batch, count = bias.shape[:2], len(t), math.prod(g.windows)
     out, lse = _empty(t, bias, g)
-    tile = _tile(n, backward=False)
+    tile = _tile(n, t.dtype, backward=False)
     fixed = _fixed(g, heads, out.shape[-1] // heads, cosine, tile)
     inputs = (t, padding, bias, scale, out, lse)
     if n <= tile.block:
-        chunk = _chunk(batch * count, heads)
+        chunk = _chunk(batch * count, heads, backward=False)
         launch: tuple[int, ...] = (triton.cdiv(batch * count, chunk), heads)
         triton_device.forward_whole[launch](*inputs, batch * count, CHUNK=chunk, **fixed)
     else:
@@ -140,11 +141,11 @@ def _backward(
     (heads, n), batch, count = bias.shape[:2], len(t), math.prod(g.windows)
     d_t, d_padding = torch.empty_like(t), torch.zeros_like(padding, dtype=torch.float32)
     d_bias, d_scale = torch.zeros_like(bias), torch.zeros_like(scale)
-    tile = _tile(n, backward=True)
+    tile = _tile(n, t.dtype, backward=True)
     fixed = _fixed(g, heads, out.shape[-1] // heads, cosine, tile)
     inputs = (t, padding, bias, scale, out, lse, d_out.contiguous())
     total, blocks = batch * count, triton.cdiv(n, tile.block)
-    chunk = _chunk(total, heads * blocks * blocks)
+    chunk = _chunk(total, heads * blocks * blocks, backward=True)
     if blocks == 1:
         gradients = (d_t, d_padding, d_bias, d_scale)
         triton_device.backward_whole[(triton.cdiv(total, chunk), heads)](
@@ -189,14 +190,15 @@ def _empty(t: Tensor, bias: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
     return t.new_empty(*t.shape[:-1], t.shape[-1] // 3), bias.new_empty(t.shape[0], math.prod(g.windows), heads, n)
 
 
-def _tile(n: int, backward: bool) -> Tile:
+def _tile(n: int, dtype: torch.dtype, backward: bool) -> Tile:
     """The tile for windows of n tokens."""
-    return next(tiles[backward] for most, tiles in TILES.items() if n <= most)
+    tile = next(tiles[backward] for most, tiles in TILES.items() if n <= most)
+    return TILE_FP32 if dtype == torch.float32 and tile.block > 32 else tile
 
 
-def _chunk(total: int, others: int) -> int:
+def _chunk(total: int, others: int, backward: bool) -> int:
     """How many of ``total`` windows one program goes through, where each is worked on by ``others`` programs."""
-    return max(1, min(CHUNK, triton.next_power_of_2(total * others // PROGRAMS + 1) // 2))
+    return max(1, min(CHUNK, triton.next_power_of_2(total * others // PROGRAMS[backward] + 1) // 2))
 
 
 def _fixed(g: Geometry, heads: int, d: int, cosine: bool, tile: Tile) -> dict[str, Any]:

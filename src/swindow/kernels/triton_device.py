@@ -101,13 +101,28 @@ def _through_unit(d, unit, shrink):
 
 
 @triton.jit
+def _load_bias(bias, i, j, N: tl.constexpr):
+    """The bias of one head; its rows are filled up to multiples of 16 numbers, so that four at a time are read."""
+    WIDTH: tl.constexpr = (N + 15) // 16 * 16
+    place = bias + i[:, None] * WIDTH + j[None, :]
+    return tl.load(place, mask=(i < N)[:, None] & (j < WIDTH)[None, :], other=0.0)
+
+
+@triton.jit
+def _add_bias(d_bias, i, j, added, N: tl.constexpr):
+    """Adds to the gradient of the bias of one head, at the same time as other programs."""
+    WIDTH: tl.constexpr = (N + 15) // 16 * 16
+    tl.atomic_add(d_bias + i[:, None] * WIDTH + j[None, :], added, mask=(i < N)[:, None] & (j < N)[None, :])
+
+
+@triton.jit
 def _logits(q, k, scale, bias, i, j, region_i, region_j, N: tl.constexpr):
-    """scale QK^T + B with -inf where tokens are apart: (BLOCK, BLOCK); rows past the window attend to all of it."""
+    """scale QK^T + B with -inf where tokens are apart, and QK^T; rows past the window attend to all of it."""
     inside_i, inside_j = (i < N)[:, None], (j < N)[None, :]
-    b = tl.load(bias + i[:, None] * N + j[None, :], mask=inside_i & inside_j, other=0.0)
-    s = _dot(q, tl.trans(k)) * scale + b
+    b = _load_bias(bias, i, j, N)
+    product = _dot(q, tl.trans(k))
     together = (region_i[:, None] == region_j[None, :]) | ~inside_i
-    return tl.where(inside_j & together, s, float("-inf"))
+    return tl.where(inside_j & together, product * scale + b, float("-inf")), product
 
 
 @triton.jit(do_not_specialize=SIZES[:6])
@@ -126,7 +141,7 @@ def forward(
     window, first = tl.program_id(0) // BLOCKS, tl.program_id(0) % BLOCKS * BLOCK
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     t += image * (L * 3 * H * D)
-    bias += head * (N * N)
+    bias += head * (N * ((N + 15) // 16 * 16))
     i = first + tl.arange(0, BLOCK)
     row_i, pad_i, region_i = _tokens(window, i, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, PADS, MASK_PADDING)
     q = _load(t, padding, row_i, pad_i, i < N, head * D, PADS, H, D, BLOCK_D)
@@ -143,7 +158,7 @@ def forward(
         v = _load(t, padding, row_j, pad_j, j < N, (2 * H + head) * D, PADS, H, D, BLOCK_D)
         if COSINE:
             k = (k.to(tl.float32) * _shrink(k)).to(t.dtype.element_ty)
-        s = _logits(q, k, factor, bias, i, j, region_i, region_j, N)
+        s, _ = _logits(q, k, factor, bias, i, j, region_i, region_j, N)
         higher = tl.maximum(top, tl.max(s, 1))
         finite = tl.where(higher == float("-inf"), 0.0, higher)
         p = tl.exp(s - finite[:, None])
@@ -165,7 +180,8 @@ def _d_logits(
 ):  # fmt: skip
     """For a block of queries and one of keys of an image: probabilities, their logits' gradient, and what they come of.
 
-    Returns p, d_logits (BLOCK, BLOCK); q, k (unit vectors for cosines); d_o (BLOCK, BLOCK_D).
+    Returns p, d_logits (BLOCK, BLOCK); q, k (unit vectors for cosines); d_o (BLOCK, BLOCK_D); their part in the gradient
+    of the scale.
     """
     N: tl.constexpr = W0 * W1 * W2
     row_i, pad_i, region_i = _tokens(window, i, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, PADS, MASK_PADDING)
@@ -176,14 +192,17 @@ def _d_logits(
     if COSINE:
         q = (q.to(tl.float32) * _shrink(q)).to(t.dtype.element_ty)
         k = (k.to(tl.float32) * _shrink(k)).to(t.dtype.element_ty)
-    s = _logits(q, k, factor, bias + head * (N * N), i, j, region_i, region_j, N)
+    HEAD: tl.constexpr = N * ((N + 15) // 16 * 16)
+    s, product = _logits(q, k, factor, bias + head * HEAD, i, j, region_i, region_j, N)
     peak = tl.load(lse + (window * H + head) * N + i, mask=i < N, other=float("inf"))
     p = tl.exp(s - peak[:, None])
     o = _load_grid(out, row_i, pad_i, i < N, head * D, H, D, BLOCK_D)
     d_o = _load_grid(d_out, row_i, pad_i, i < N, head * D, H, D, BLOCK_D)
     d_p = _dot(d_o, tl.trans(v))
     mean = tl.sum(o.to(tl.float32) * d_o.to(tl.float32), 1)
-    return p, p * (d_p - mean[:, None]), q, k, d_o
+    d_s = p * (d_p - mean[:, None])
+    d_factor = tl.sum(tl.sum(d_s * product, 1), 0) if COSINE else factor * 0.0  # in fp32: the sum cancels
+    return p, d_s, q, k, d_o, d_factor
 
 
 @triton.jit
@@ -191,18 +210,13 @@ def _end_queries(
     t, padding, d_t, d_q, factor, row, pad, inside, head,
     PADS: tl.constexpr, COSINE: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Writes the gradient of queries from that of the scaled ones; returns their part in that of the scale."""
-    part = factor * 0.0
+    """Writes the gradient of queries from that of the scaled ones."""
+    d_q *= factor
     if COSINE:
         q = _load(t, padding, row, pad, inside, head * D, PADS, H, D, BLOCK_D)
         shrink = _shrink(q)
-        unit = q.to(tl.float32) * shrink
-        part = tl.sum(tl.sum(d_q * unit, 1), 0)
-        d_q = _through_unit(d_q * factor, unit, shrink)
-    else:
-        d_q *= factor
+        d_q = _through_unit(d_q, q.to(tl.float32) * shrink, shrink)
     _store(d_t, row, inside & ~pad, head * D, d_q, 3 * H * D, D, BLOCK_D)
-    return part
 
 
 @triton.jit
@@ -247,17 +261,19 @@ def backward_queries(
     i = first + tl.arange(0, BLOCK)
     factor = tl.load(scale + head)
     d_q = tl.zeros((BLOCK, BLOCK_D), tl.float32)
+    d_factor = factor * 0.0
     for start in range(0, N, BLOCK):
         j = start + tl.arange(0, BLOCK)
-        _, d_s, _, k, _ = _d_logits(
+        _, d_s, _, k, _, part = _d_logits(
             t, padding, bias, factor, out, lse, d_out, window, head, i, j,
             G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, PADS, MASK_PADDING, COSINE, H, D, BLOCK, BLOCK_D
         )  # fmt: skip
         d_q += _dot(d_s.to(k.dtype), k)
+        d_factor += part
     row_i, pad_i, _ = _tokens(window, i, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, PADS, MASK_PADDING)
-    part = _end_queries(t, padding, d_t, d_q, factor, row_i, pad_i, i < N, head, PADS, COSINE, H, D, BLOCK_D)
+    _end_queries(t, padding, d_t, d_q, factor, row_i, pad_i, i < N, head, PADS, COSINE, H, D, BLOCK_D)
     if COSINE:
-        tl.atomic_add(d_scale + head, part)
+        tl.atomic_add(d_scale + head, d_factor)
 
 
 @triton.jit(do_not_specialize=SIZES[:6])
@@ -286,7 +302,7 @@ def backward_keys(
     d_v = tl.zeros((BLOCK, BLOCK_D), tl.float32)
     for start in range(0, N, BLOCK):
         i = start + tl.arange(0, BLOCK)
-        p, d_s, q, _, d_o = _d_logits(
+        p, d_s, q, _, d_o, _ = _d_logits(
             t, padding, bias, factor, out, lse, d_out, window, head, i, j,
             G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, PADS, MASK_PADDING, COSINE, H, D, BLOCK, BLOCK_D
         )  # fmt: skip
@@ -321,14 +337,13 @@ def backward_bias(
         number = tl.program_id(2) * CHUNK + c
         last = tl.minimum(number, total - 1)  # past the last window the last is read again, and not added
         image, window = (last // NW).to(tl.int64), last % NW
-        _, d_s, _, _, _ = _d_logits(
+        _, d_s, _, _, _, _ = _d_logits(
             t + image * (L * 3 * H * D), padding, bias, factor, out + image * (L * H * D), lse + image * (NW * H * N),
             d_out + image * (L * H * D), window, head, i, j,
             G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, PADS, MASK_PADDING, COSINE, H, D, BLOCK, BLOCK_D
         )  # fmt: skip
         added += tl.where(number < total, d_s, 0.0)
-    place = d_bias + head * (N * N) + i[:, None] * N + j[None, :]
-    tl.atomic_add(place, added, mask=(i < N)[:, None] & (j < N)[None, :])
+    _add_bias(d_bias + head * (N * ((N + 15) // 16 * 16)), i, j, added, N)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -346,8 +361,7 @@ def forward_whole(
     i = tl.arange(0, BLOCK)
     head = tl.program_id(1)
     factor = tl.load(scale + head)
-    inside = (i < N)[:, None] & (i < N)[None, :]
-    b = tl.load(bias + head * (N * N) + i[:, None] * N + i[None, :], mask=inside, other=0.0)
+    b = _load_bias(bias + head * (N * ((N + 15) // 16 * 16)), i, i, N)
     first = tl.program_id(0) * CHUNK
     for c in range(0, tl.minimum(CHUNK, total - first)):
         number = first + c
@@ -392,7 +406,7 @@ def backward_whole(
         number = first + c
         image, window = (number // NW).to(tl.int64), number % NW
         x, d_x = t + image * (L * 3 * H * D), d_t + image * (L * 3 * H * D)
-        p, d_s, q, k, d_o = _d_logits(
+        p, d_s, q, k, d_o, part = _d_logits(
             x, padding, bias, factor, out + image * (L * H * D), lse + image * (NW * H * N),
             d_out + image * (L * H * D), window, head, i, i,
             G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, PADS, MASK_PADDING, COSINE, H, D, BLOCK, BLOCK_D
@@ -400,14 +414,14 @@ def backward_whole(
         added += d_s
         row, pad, _ = _tokens(window, i, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, PADS, MASK_PADDING)
         d_q = _dot(d_s.to(k.dtype), k)
-        d_factor += _end_queries(x, padding, d_x, d_q, factor, row, pad, i < N, head, PADS, COSINE, H, D, BLOCK_D)
+        _end_queries(x, padding, d_x, d_q, factor, row, pad, i < N, head, PADS, COSINE, H, D, BLOCK_D)
+        d_factor += part
         d_k = _dot(tl.trans(d_s).to(q.dtype), q)
         d_v = _dot(tl.trans(p).to(d_o.dtype), d_o)
         _end_keys(
             x, padding, d_x, d_padding, d_k, d_v, factor, row, pad, i < N, head,
             PADS, MASK_PADDING, COSINE, H, D, BLOCK_D
         )  # fmt: skip
-    place = d_bias + head * (N * N) + i[:, None] * N + i[None, :]
-    tl.atomic_add(place, added, mask=(i < N)[:, None] & (i < N)[None, :])
+    _add_bias(d_bias + head * (N * ((N + 15) // 16 * 16)), i, i, added, N)
     if COSINE:
         tl.atomic_add(d_scale + head, d_factor)
