@@ -29,8 +29,8 @@ bench: .venv/installed-dev       ## how cost grows with the image, and speed bes
 bench-backends: .venv/installed-dev ## compiled, and exported to OpenVINO and ONNX Runtime, beside others
 	$(BIN)/python benchmarks/backends.py
 
-bench-gpu: .venv/installed-dev   ## on an NVIDIA GPU, beside others and the roofline
-	$(BIN)/python benchmarks/gpu.py
+bench-gpu: .venv/installed-dev   ## on an NVIDIA GPU: is the fused kernel right, and how fast is it beside timm
+	$(BIN)/python benchmarks/gpu.py --part proof --part tiles --part speed --part profile --part more
 
 clean:                           ## removes the environment and everything made by a run
 	rm -rf .venv runs site docs/site/*/figures .pytest_cache .mypy_cache .ruff_cache .hypothesis

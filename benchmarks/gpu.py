@@ -4,7 +4,8 @@
 
 Needs an NVIDIA GPU with Triton; ``--device cpu --quick`` only shows that the script works (with TRITON_INTERPRET=1 the
 kernel itself runs too). Every part writes PART.json as it goes, and PART.md, to ``--out``, by default
-benchmarks/results/gpu/. A part that was stopped goes on where it stopped; ``--fresh`` starts it again.
+benchmarks/results/gpu/ (``tiles`` only the first, ``profile`` only the second). A part that was stopped goes on where
+it stopped; ``--fresh`` starts it again.
 
 - ``proof`` (3 minutes): the kernel in fp32 (without tf32), fp16 and bf16, forward and backward, against ``reference``
   in float64, on random inputs and outputs filled with NaN before; then 20 training steps beside ``sdpa``.
@@ -88,7 +89,8 @@ PROOF = {
 }
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 ALLOWED = {"fp32": 2e-6, "fp16": 2e-3, "bf16": 1.6e-2}  # largest ||a - b|| / ||b||
-WORSE = 1.5  # or so many times the error of ``reference`` in the same precision: the gradient of the scale cancels
+ALLOWED_SCALE = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}  # of the gradient of SwinV2's scale, a sum that cancels
+WORSE = 1.5  # or so many times the error of ``reference`` in the same precision
 NAMES = ("out", "d_tokens", "d_weight", "d_qkv_bias", "d_bias", "d_scale")
 
 
@@ -122,10 +124,7 @@ def prove(name: str, dtype: str, similarity: str, device: str) -> dict[str, Any]
         key: {part: error(a, b) for part, a, b in zip(NAMES, found[key], found["exact"])}
         for key in ("triton", "reference")
     }
-    return errors | {
-        "seed": seed,
-        "ok": all(accepted(dtype, errors["triton"][p], errors["reference"][p]) for p in errors["triton"]),
-    }
+    return errors | {"seed": seed}
 
 
 def attention(
@@ -166,8 +165,15 @@ def error(a: Tensor, b: Tensor) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def accepted(dtype: str, ours: float, reference: float) -> bool:
-    return ours <= max(ALLOWED[dtype], WORSE * reference)
+def accepted(name: str, case: dict[str, Any]) -> bool:
+    """Whether a case, named with its precision, is right."""
+    if "triton" not in case or "largest difference" in case:
+        return case.get("ok", False)
+    dtype = name.split(", ")[-2]
+    return all(
+        ours <= max((ALLOWED_SCALE if part == "d_scale" else ALLOWED)[dtype], WORSE * case["reference"][part])
+        for part, ours in case["triton"].items()
+    )
 
 
 def prove_one(job: tuple[str, str, str, str]) -> tuple[str, dict[str, Any]]:
@@ -175,7 +181,7 @@ def prove_one(job: tuple[str, str, str, str]) -> tuple[str, dict[str, Any]]:
     try:
         found = prove(*job)
     except Exception as failure:  # a case that fails must not hide the others
-        found = {"ok": False, "failure": f"{type(failure).__name__}: {failure}"[:600]}
+        found = {"failure": f"{type(failure).__name__}: {failure}"[:600]}
     return ", ".join(job[:3]), found | {"seconds": round(time.monotonic() - started, 1)}
 
 
@@ -221,10 +227,11 @@ def proof(run: Run) -> None:
 
 
 def proof_page(cases: dict[str, Any]) -> Iterator[str]:
-    bad = [name for name, case in cases.items() if not case["ok"]]
+    bad = [name for name, case in cases.items() if not accepted(name, case)]
     yield f"{len(cases)} cases, {len(bad)} of them wrong{': ' + '; '.join(bad) if bad else ''}."
     yield f"Accepted: ||a - b|| / ||b|| of at most {ALLOWED},"
-    yield f"or {WORSE} times what `reference` loses in that precision."
+    yield f"of the gradient of SwinV2's scale, a sum that cancels, of at most {ALLOWED_SCALE},"
+    yield f"or {WORSE} times what `reference` loses in that precision. Exact is `reference` in float64."
     yield ""
     yield "| case | largest error of the kernel | in | of `reference` there | |"
     yield "|---|---:|---|---:|---|"
@@ -236,7 +243,7 @@ def proof_page(cases: dict[str, Any]) -> Iterator[str]:
             row = f"{case['largest difference']:.1e} | loss | "
         else:
             row = f"| {case.get('failure', '')} | "
-        yield f"| {name} | {row} | {'ok' if case['ok'] else 'WRONG'} |"
+        yield f"| {name} | {row} | {'ok' if accepted(name, case) else 'WRONG'} |"
 
 
 # --- timing -----------------------------------------------------------------------------------------------------------
@@ -711,10 +718,12 @@ class Run:
     def add(self, name: str, case: dict[str, Any], say: bool = True) -> None:
         self.cases[name] = case
         self.write()
-        if say and not case.get("ok", False):
+        if say and not (self.part == "proof" and accepted(name, case)):
             print(f"[{self.part} {time.monotonic() - self.started:.0f} s] {name}: {str(case)[:300]}", flush=True)
 
     def write(self) -> None:
+        if self.part == "profile":  # its figures are in speed.json
+            return
         self.file.write_text(json.dumps({"about": self.about, "cases": self.cases}, indent=1, default=str) + "\n")
 
     def page(self) -> str:
@@ -764,7 +773,8 @@ def main() -> None:
         PARTS[part][0](run)
         run.write()
         pages.append(run.page())
-        (chosen.out / f"{part}.md").write_text(pages[-1])
+        if part != "tiles":
+            (chosen.out / f"{part}.md").write_text(pages[-1])
         print(f"[{part}] {time.monotonic() - run.started:.0f} s", flush=True)
     print("\n".join(pages))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -279,6 +279,7 @@ def log_spaced_offsets(window: Sequence[int], trained: Sequence[int], device: to
         >>> log_spaced_offsets((2,), (2,)).round(decimals=3).flatten().tolist()
         [-1.057, 0.0, 1.057]
     """
-    axes = [torch.arange(1 - w, w, dtype=torch.float64, device=device) * (8 / max(t - 1, 1)) for w, t in zip(window, trained)]
+    number: Any = {"dtype": torch.float64, "device": device}
+    axes = [torch.arange(1 - w, w, **number) * (8 / max(t - 1, 1)) for w, t in zip(window, trained)]
     x = torch.stack(torch.meshgrid(axes, indexing="ij"), -1).flatten(0, -2)  # ((2M-1)(2M-1), axes)
     return x.sign() * (1 + x.abs()).log2() / 3

@@ -178,7 +178,7 @@ def _d_logits(
     PADS: tl.constexpr, MASK_PADDING: tl.constexpr,
     COSINE: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """For a block of queries and one of keys of an image: probabilities, their logits' gradient, and what they come of.
+    """For a block of queries and one of keys: probabilities, the gradient of their logits, and what they come of.
 
     Returns p, d_logits (BLOCK, BLOCK); q, k (unit vectors for cosines); d_o (BLOCK, BLOCK_D); their part in the gradient
     of the scale.
@@ -363,7 +363,7 @@ def forward_whole(
     factor = tl.load(scale + head)
     b = _load_bias(bias + head * (N * ((N + 15) // 16 * 16)), i, i, N)
     first = tl.program_id(0) * CHUNK
-    for c in range(0, tl.minimum(CHUNK, total - first)):
+    for c in range(tl.minimum(CHUNK, total - first)):
         number = first + c
         image, window = (number // NW).to(tl.int64), number % NW
         row, pad, region = _tokens(window, i, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, PADS, MASK_PADDING)
@@ -402,7 +402,7 @@ def backward_whole(
     added = tl.zeros((BLOCK, BLOCK), tl.float32)
     d_factor = factor * 0.0
     first = tl.program_id(0) * CHUNK
-    for c in range(0, tl.minimum(CHUNK, total - first)):
+    for c in range(tl.minimum(CHUNK, total - first)):
         number = first + c
         image, window = (number // NW).to(tl.int64), number % NW
         x, d_x = t + image * (L * 3 * H * D), d_t + image * (L * 3 * H * D)
