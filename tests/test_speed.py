@@ -76,6 +76,7 @@ def backends(speed) -> ModuleType:
     return backends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("kind", [{}, V2 | {"window_size": 8}])
 def test_a_runtime_gives_what_the_model_gives(backends, runtime, kind):
