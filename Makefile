@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs bench bench-backends bench-gpu clean
+.PHONY: demo test test-slow check docs bench bench-backends bench-gpu clean
 
 demo: .venv/installed-all        ## train, evaluate, predict and explain on real handwritten digits (5 minutes)
 	$(BIN)/python examples/demo.py
 
-test: .venv/installed-dev        ## the whole test suite
-	$(BIN)/python -m pytest -n 2
+test: .venv/installed-dev        ## every test that is not marked slow (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: .venv/installed-dev   ## the tests marked slow: long compiles, open exports, kills, browsers (under 25 minutes)
+	$(BIN)/python -m pytest -n 2 -m slow
 
 check: .venv/installed-dev       ## format, lint, types, imports
 	$(BIN)/ruff format --check .

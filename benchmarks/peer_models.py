@@ -96,7 +96,7 @@ def _import(name: str) -> ModuleType | None:
 
 
 def _mend_torchvision() -> None:
-    """Makes torchvision importable beside a torch it was not built for, as tests/peers.py does."""
+    """Makes torchvision importable beside a torch it was not built for, as tests/helpers/peers.py does."""
     if _declared or "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
         return
     try:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from definition import difference
 from safetensors.torch import load_file, save_file
 
 import swindow
+from helpers.definition import difference
 from swindow.checkpoints import replacing
 from swindow.checkpoints.tensors import resize_table
 from swindow.errors import CheckpointError, ConfigError, OutputError

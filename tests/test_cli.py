@@ -10,9 +10,9 @@ import time
 
 import pytest
 from PIL import Image
-from test_data import make_folder
 
 import swindow
+from helpers.folders import make_folder
 from swindow import cli
 from swindow.card import Preprocess
 

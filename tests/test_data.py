@@ -8,19 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.folders import make_folder
 from swindow import data
 from swindow.card import Preprocess
 from swindow.data.augment import affine, none, photo
 from swindow.errors import DataError
-
-
-def make_folder(root, classes=("cat", "dog"), each=10):
-    rng = np.random.default_rng(0)
-    for name in classes:
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for i in range(each):
-            Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(root / name / f"{i}.png")
-    return root
 
 
 def test_digits_are_split_once_and_for_all():

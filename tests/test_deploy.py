@@ -4,10 +4,10 @@ from unittest import mock
 
 import pytest
 import torch
-from definition import difference, randomise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.definition import difference, randomise
 from swindow import ConfigError, SwindowError, create, kernels, save
 from swindow.kernels import blocked, tokenwise
 from swindow.models.deployed import DeployedTransformer, Product

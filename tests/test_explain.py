@@ -7,13 +7,13 @@ import math
 import re
 import sys
 
-import definition
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import swindow
+from helpers import definition
 from swindow import explain, windows
 from swindow.checkpoints import describing
 from swindow.config import SwinConfig

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from definition import difference
-from test_parity_volumes import our_maps
 
 import swindow
+from helpers.definition import difference
+from helpers.peers import our_maps
 
 PAD_SMALL_MAP = {"shrink": None, "shift_single": True}  # mmpretrain's setting of that name, which no file tells
 TRAINED = {  # what a v2 file's coordinates tell

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from definition import V2, randomise
 
+from helpers.definition import V2, randomise
 from swindow import ConfigError, SwinConfig, SwinTransformer
 
 CONFIG = SwinConfig(

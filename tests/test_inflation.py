@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from definition import V2, difference, randomise
 
 import swindow
+from helpers.definition import V2, difference, randomise
 from swindow import ConfigError, SwinConfig, SwinTransformer, inflate
 
 IMAGE = SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=(3, (4, 2)), num_classes=5)

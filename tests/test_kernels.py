@@ -5,16 +5,16 @@ import itertools
 import math
 from unittest import mock
 
-import definition
 import pytest
 import torch
 import torch.nn.functional as F
-from definition import RULES, Problem, difference, problems, randomise
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from helpers import definition
+from helpers.definition import RULES, Problem, difference, problems, randomise
 from swindow import kernels, windows
 from swindow.errors import ConfigError
 from swindow.models import RelativePositionBias

@@ -10,15 +10,23 @@ import itertools
 
 import pytest
 import torch
-from definition import difference, randomise
 from hypothesis import given
 from hypothesis import strategies as st
-from peers import peer
 from safetensors.torch import load_file, save_file
-from test_parity_peers import CLIP, NARROW, NARROW_V2, timm_model, torchvision_2d, torchvision_3d, transformers_v2
-from test_parity_volumes import our_maps
 
 import swindow
+from helpers.definition import difference, randomise
+from helpers.peers import (
+    CLIP,
+    NARROW,
+    NARROW_V2,
+    our_maps,
+    peer,
+    timm_model,
+    torchvision_2d,
+    torchvision_3d,
+    transformers_v2,
+)
 from swindow import SwinConfig, SwinTransformer
 from swindow.checkpoints.derived import Block, coordinates, index
 from swindow.checkpoints.layouts import LAYOUTS

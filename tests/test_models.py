@@ -4,12 +4,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from definition import V2, Problem, attends, difference, places, randomise, table_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from helpers.definition import V2, Problem, attends, difference, places, randomise, table_row
 from swindow import SwinConfig, create, kernels, list_variants
 from swindow.errors import ConfigError, InputError
 from swindow.models import (

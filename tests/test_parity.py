@@ -5,10 +5,10 @@ Equal means max|a - b| / max|b| <= 2e-5 in fp32 and 1e-9 in float64, gradients 1
 
 import pytest
 import torch
-from definition import difference, randomise
-from peers import peer, under_our_names
 
-from swindow import SwinConfig, SwinTransformer
+from helpers.definition import difference, randomise
+from helpers.peers import NARROW, peer, under_our_names
+from swindow import SwinTransformer
 from swindow.variants import variant_config
 
 TRANSFORMERS_RULE = {"shrink": "min", "shift_single": False, "mask_padding": False}
@@ -47,9 +47,6 @@ def test_swin_tiny_is_that_of_transformers():
         wanted = theirs(x).logits
         assert difference(ours(x), wanted) <= 2e-5
         assert difference(own_rule(x), wanted) <= 2e-5
-
-
-NARROW = SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=7, num_classes=5, drop_path_rate=0.0)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from definition import V2, difference, randomise
-from peers import peer, under_our_names
 
-from swindow import SwinConfig, SwinTransformer, create
+from helpers.definition import difference, randomise
+from helpers.peers import (
+    CLIP,
+    NARROW,
+    NARROW_V2,
+    peer,
+    timm_model,
+    torchvision_2d,
+    torchvision_3d,
+    transformers_v2,
+    under_our_names,
+)
+from swindow import SwinTransformer, create
 
-NARROW = SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=7, num_classes=5, drop_path_rate=0.0)
-NARROW_V2 = NARROW.replace(**V2, window_size=8)
-CLIP = NARROW.replace(patch_size=(2, 4, 4), window_size=((4, 3, 3),) * 2, merge_axes=(1, 2))
 TORCHVISION = {"mask_padding": False, "patch_remainder": "drop"}
 TORCHVISION_3D = {"shrink": "axis", "mask_padding": False}
 TIMM = {"mask_padding": False}
@@ -56,27 +63,6 @@ def torchvision_names(theirs):
     return TORCHVISION_NAMES["images, v2" if v2 else "images"](theirs)
 
 
-def torchvision_arguments(config):
-    return {
-        "patch_size": list(config.patch_size),
-        "embed_dim": config.embed_dim,
-        "depths": list(config.depths),
-        "num_heads": list(config.num_heads),
-        "window_size": list(config.window_size[0]),
-        "stochastic_depth_prob": 0.0,
-        "num_classes": config.num_classes,
-    }
-
-
-def torchvision_2d(config):
-    tv = peer("torchvision.models.swin_transformer")
-    v2 = {"block": tv.SwinTransformerBlockV2, "downsample_layer": tv.PatchMergingV2}
-    return tv.SwinTransformer(
-        **torchvision_arguments(config),
-        **(v2 if config.similarity == "cosine" else {}),
-    )
-
-
 SIZES = [(56, 56), (57, 79), (61, 259), (28, 28), (20, 100)]  # fits, is padded, pixels are dropped, one window, less
 
 
@@ -89,10 +75,6 @@ def test_torchvision(config, size):
         torchvision_names,
         torch.randn(2, 3, *size),
     )
-
-
-def torchvision_3d(config):
-    return peer("torchvision.models.video.swin_transformer").SwinTransformer3d(**torchvision_arguments(config))
 
 
 @pytest.mark.parametrize("size", [(8, 24, 24), (7, 30, 41), (4, 24, 48), (2, 24, 24)])
@@ -143,21 +125,6 @@ def test_torchvision_whole_video_models(name, size):
 timm_names = under_our_names("timm, from 0.8 on (Swin, SwinV2 and S3)")
 
 
-def timm_model(config, size):
-    v2 = config.similarity == "cosine"
-    module = peer("timm.models.swin_transformer" + ("_v2" if v2 else ""))
-    return (module.SwinTransformerV2 if v2 else module.SwinTransformer)(
-        img_size=size,
-        patch_size=config.patch_size[0],
-        embed_dim=config.embed_dim,
-        depths=config.depths,
-        num_heads=config.num_heads,
-        window_size=config.window_size[0][0],
-        num_classes=config.num_classes,
-        drop_path_rate=0.0,
-    )
-
-
 @pytest.mark.parametrize(
     ("size", "window"),
     [((56, 56), 7), ((56, 112), 7), ((112, 56), 7), ((64, 96), 4), ((40, 80), 5), ((28, 28), 7), ((24, 24), 6)],
@@ -193,22 +160,6 @@ def test_timm_rolls_before_it_pads_and_lets_opposite_borders_mix():
 # --- transformers, SwinV2 ---------------------------------------------------------------------------------------------
 
 transformers_v2_names = under_our_names("transformers, SwinV2")
-
-
-def transformers_v2(size, window):
-    transformers = peer("transformers")
-    return transformers.Swinv2ForImageClassification(
-        transformers.Swinv2Config(
-            image_size=size,
-            patch_size=4,
-            embed_dim=8,
-            depths=[2, 2],
-            num_heads=[1, 2],
-            window_size=window,
-            num_labels=5,
-            drop_path_rate=0.0,
-        )
-    )
 
 
 @pytest.mark.parametrize(

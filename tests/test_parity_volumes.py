@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
-from definition import difference, randomise
-from peers import peer, under_our_names
 
+from helpers.definition import difference, randomise
+from helpers.peers import our_maps, peer, under_our_names
 from swindow import SwinConfig, SwinTransformer
 
 TITLES = {
@@ -52,16 +51,6 @@ def renamed(tensors, axes, merging):
     """Their tensors under our names, in our order of neighbours."""
     encoder = {f"swinViT.{key}": value for key, value in tensors.items()}
     return under_our_names(TITLES[axes, merging])(encoder)
-
-
-def our_maps(model, x):
-    """What MONAI returns: the embedding and each merged map, through a LayerNorm without parameters."""
-    x = model.patch_embed(x)
-    maps = [x]
-    for stage in model.stages:
-        _, x = stage(x)
-        maps.append(x)
-    return [F.layer_norm(m, m.shape[-1:]).movedim(-1, 1) for m in maps]
 
 
 @pytest.mark.parametrize("merging", ["merging", "mergingv2"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from definition import V2, difference, randomise
 
+from helpers.definition import V2, difference, randomise
 from swindow import SwinConfig, SwinTransformer, kernels
 from swindow.kernels import attend, weights
 from swindow.models.attention import ScaledCosine, ScaledDotProduct

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from definition import difference, randomise
 from safetensors.torch import load_file, save_file
 
 import swindow
+from helpers.definition import difference, randomise
 from swindow import CheckpointError
 
 

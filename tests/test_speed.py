@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from definition import V2, randomise
 
 import swindow
+from helpers.definition import V2, randomise
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -76,6 +79,7 @@ def backends(speed) -> ModuleType:
     return backends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("kind", [{}, V2 | {"window_size": 8}])
 def test_a_runtime_gives_what_the_model_gives(backends, runtime, kind):

@@ -7,9 +7,9 @@ import math
 
 import pytest
 import torch
-from definition import RULES, V2, Problem, difference, fit, keys_of, places, randomise, region
 from torch import nn
 
+from helpers.definition import RULES, V2, Problem, difference, fit, keys_of, places, randomise, region
 from swindow import ConfigError, InputError, SwinConfig, SwinTransformer, kernels
 from swindow.models import SwinBlock
 from swindow.models.attention import QueryValueBias, ScaledCosine

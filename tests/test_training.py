@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_data import make_folder
 
 import swindow
+from helpers.folders import make_folder
 from swindow import data
 from swindow.errors import CheckpointError, ConfigError, DataError, TrainingError
 from swindow.training import Progress, TrainConfig, evaluate, train

@@ -3,10 +3,10 @@ import math
 
 import pytest
 import torch
-from definition import RULES, Problem, fit, places, problems, region, table_row
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.definition import RULES, Problem, fit, places, problems, region, table_row
 from swindow import windows
 from swindow.errors import InputError
 from swindow.windows import Geometry, SizeRule

@@ -4,14 +4,16 @@ import math
 
 import pytest
 import torch
-from definition import difference, randomise
 from torch import nn
 
 from swindow import create, kernels, windows
 from swindow.errors import InputError
-from swindow.kernels import triton
 from swindow.models.attention import ScaledCosine, ScaledDotProduct
 from swindow.windows import SizeRule
+
+from .definition import difference, randomise
+
+triton = pytest.importorskip("swindow.kernels.triton")
 
 FORKS, ATTENDED = SizeRule(shift_single=True, mask_padding=False), SizeRule(mask_padding=False)
 CASES = {
@@ -49,7 +51,7 @@ def run(case, similarity, dtype=torch.float32, heads=2, d=8, batch=2, qkv_bias=T
 
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case == "24")) for case in CASES])
 def test_the_kernel_is_the_reference(case, similarity, monkeypatch):
     whole = math.prod(CASES[case][1]) if isinstance(CASES[case][1], tuple) else CASES[case][1] ** 2
     if whole > 64:  # fewer blocks are faster here, and two of them are more than one
@@ -70,6 +72,7 @@ def test_half_precision_is_as_near_as_the_reference_in_it(similarity, dtype):
         assert difference(a, c) <= (8 if cuts else 2) * difference(b, c) + 1e-3
 
 
+@pytest.mark.slow
 def test_more_than_one_block_of_windows_and_heads_that_are_no_power_of_two(monkeypatch):
     monkeypatch.setattr(triton, "CHUNK", 2)
     monkeypatch.setattr(triton, "_tile", lambda *_, **__: triton.Tile(16, 1, 1))
