@@ -180,8 +180,8 @@ def _d_logits(
 ):  # fmt: skip
     """For a block of queries and one of keys: probabilities, the gradient of their logits, and what they come of.
 
-    Returns p, d_logits (BLOCK, BLOCK); q, k (unit vectors for cosines); d_o (BLOCK, BLOCK_D); their part in the gradient
-    of the scale.
+    Returns p, d_logits (BLOCK, BLOCK); q, k (unit vectors for cosines); d_o (BLOCK, BLOCK_D); their part in the
+    gradient of the scale.
     """
     N: tl.constexpr = W0 * W1 * W2
     row_i, pad_i, region_i = _tokens(window, i, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, PADS, MASK_PADDING)
