@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs bench bench-backends bench-gpu clean
+.PHONY: demo test test-slow check docs bench bench-backends bench-gpu clean
 
 demo: .venv/installed-all        ## train, evaluate, predict and explain on real handwritten digits (5 minutes)
 	$(BIN)/python examples/demo.py
 
-test: .venv/installed-dev        ## the whole test suite
-	$(BIN)/python -m pytest -n 2
+test: .venv/installed-dev        ## every test that is not marked slow (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: .venv/installed-dev   ## the tests marked slow: long compiles, open exports, kills, browsers (under 25 minutes)
+	$(BIN)/python -m pytest -n 2 -m slow
 
 check: .venv/installed-dev       ## format, lint, types, imports
 	$(BIN)/ruff format --check .
@@ -29,8 +32,8 @@ bench: .venv/installed-dev       ## how cost grows with the image, and speed bes
 bench-backends: .venv/installed-dev ## compiled, and exported to OpenVINO and ONNX Runtime, beside others
 	$(BIN)/python benchmarks/backends.py
 
-bench-gpu: .venv/installed-dev   ## on an NVIDIA GPU, beside others and the roofline
-	$(BIN)/python benchmarks/gpu.py
+bench-gpu: .venv/installed-dev   ## on an NVIDIA GPU: is the fused kernel right, and how fast is it beside timm
+	$(BIN)/python benchmarks/gpu.py --part proof --part tiles --part speed --part profile --part more
 
 clean:                           ## removes the environment and everything made by a run
 	rm -rf .venv runs site docs/site/*/figures .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -70,6 +70,7 @@ def openvino(model: nn.Module, x: Tensor) -> Run:
     with torch.no_grad():
         graph = ov.convert_model(torch.export.export(model, (x,)))
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    settings["INFERENCE_PRECISION_HINT"] = "f32"  # else it takes bf16 where the processor has it
     request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
     images = x.numpy()
 

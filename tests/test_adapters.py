@@ -169,6 +169,7 @@ def tv(monkeypatch):
     return importlib.import_module("swindow.adapters.torchvision")
 
 
+@pytest.mark.slow
 def test_detectors_train_and_detect(tv, ours):
     detection = importlib.import_module("torchvision.models.detection")
     generator = importlib.import_module("torchvision.models.detection.anchor_utils").AnchorGenerator
@@ -200,7 +201,11 @@ def test_detectors_train_and_detect(tv, ours):
 
 @pytest.mark.parametrize(
     ("name", "library"),
-    [("segment_fpn", "torch"), ("segment_upernet", "transformers"), ("detect_torchvision", "torchvision")],
+    [
+        ("segment_fpn", "torch"),
+        ("segment_upernet", "transformers"),
+        pytest.param("detect_torchvision", "torchvision", marks=pytest.mark.slow),
+    ],
 )
 def test_examples_run(example, tv, name, library, tmp_path, capsys):
     peer(library)

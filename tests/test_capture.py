@@ -329,9 +329,8 @@ def test_peak_memory_is_what_is_held():
 
 
 def test_memory_grows_linearly_with_windows_and_with_the_square_without():
-    costs = explain.measure_cost(SwinConfig(embed_dim=32, num_heads=(2, 2, 2, 2)), seconds=1.5)
-    assert len(costs.windowed) > 2
-    assert len(costs.whole) > 2
+    costs = explain.measure_cost(SwinConfig(embed_dim=32, num_heads=(2, 2, 2, 2)), seconds=0.0)  # the least sizes
+    assert len(costs.windowed) == len(costs.whole) == 3
     assert cost.exponent(costs.windowed[1:], "bytes") == pytest.approx(1, abs=0.1)
     assert cost.exponent(costs.whole[1:], "bytes") == pytest.approx(2, abs=0.15)
     assert [p.side for p in costs.windowed][:3] == [56, 112, 224]

@@ -71,6 +71,7 @@ def test_training_compiles_whole_and_once(kind):
     assert difference(compiled(x), model(x)) <= 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["v1", "v2"])
 @torch.no_grad()
 def test_other_sizes_recompile_at_most_once(kind):
@@ -84,6 +85,7 @@ def test_other_sizes_recompile_at_most_once(kind):
     assert backend.graphs <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["v2", "video"])
 @torch.no_grad()
 def test_the_real_compiler_gives_the_same(kind):
@@ -92,6 +94,7 @@ def test_the_real_compiler_gives_the_same(kind):
     assert difference(torch.compile(model, fullgraph=True)(x), model(x)) <= 2e-5
 
 
+@pytest.mark.slow
 def test_the_real_compiler_gives_the_same_gradients():
     config, size = KINDS["v1"]
     model, x = build(config).eval(), images(config, size)
@@ -106,6 +109,7 @@ def test_the_real_compiler_gives_the_same_gradients():
     assert difference(results[1][0], results[0][0]) <= 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OPEN)
 @torch.no_grad()
 def test_export_leaves_batch_and_sizes_open(kind):

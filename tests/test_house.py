@@ -41,7 +41,12 @@ def test_the_code_of_the_tutorial_runs(chapter, tmp_path, monkeypatch):
 def test_arrows_point_one_way():
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_test_file_imports_another():
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) \.?test_", path.read_text(encoding="utf-8"), re.MULTILINE), path
 
 
 def test_public_names():

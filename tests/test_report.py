@@ -155,9 +155,12 @@ def browser():
         opened.close()
 
 
-@pytest.fixture(params=[("desktop", 1280, 900, "light"), ("phone", 390, 844, "dark")], ids=lambda p: p[0])
+SCREENS = {"desktop": (1280, 900, "light"), "phone": (390, 844, "dark")}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) for name in SCREENS])
 def tab(browser, request, written):
-    _, width, height, scheme = request.param
+    width, height, scheme = SCREENS[request.param]
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     page.complaints, page.asked = [], []
     page.on("console", lambda m: page.complaints.append(m.text) if m.type in ("error", "warning") else None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -76,6 +79,7 @@ def backends(speed) -> ModuleType:
     return backends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("kind", [{}, V2 | {"window_size": 8}])
 def test_a_runtime_gives_what_the_model_gives(backends, runtime, kind):
@@ -143,14 +147,24 @@ def test_growth_with_resolution_is_fitted(speed):
     assert len(record["model"]) == len(record["products"]) == 5
 
 
-def test_the_roofline_counts_operations_and_bytes(speed, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [("proof",), ("speed", "profile")])
+def test_the_gpu_benchmark_runs_on_a_cpu(parts, tmp_path):
+    script = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+    command = [sys.executable, str(script), "--device", "cpu", "--quick", "--jobs", "2", "--out", str(tmp_path)]
+    environment = os.environ | ({"TRITON_INTERPRET": "1"} if parts == ("proof",) else {})
+    command += [word for part in parts for word in ("--part", part)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    page = (tmp_path / f"{parts[0]}.md").read_text()
+    assert ("10 cases, 0 of them wrong" if parts == ("proof",) else "| timm eager |") in page, page
+
+
+def test_a_wrong_gradient_is_seen(speed):
     import gpu
 
-    monkeypatch.setattr(gpu, "speeds", lambda device: (1e9, 1e9))
-    rows = gpu.roofline(gpu.Case("swin_tiny", 2, (224, 224)), "cpu", 1)["rows"]
-    assert [row["stage"] for row in rows] == [0, 1, 2, 3]
-    tokens, chans, window = 56 * 56, 96, 49
-    assert rows[0]["flops"] == 2 * tokens * window * chans * 2 * 2  # images, pairs, QK^T and PV, multiply and add
-    assert rows[0]["bytes"] == 2 * tokens * 4 * chans * 2 + 3 * window**2 * 4
-    assert rows[0]["limit"] == rows[0]["flops"] / 1e9
-    assert all(row["sdpa"] > 0 for row in rows)
+    right = {"out": 1e-7, "d_tokens": 1e-6, "d_scale": 9e-6}
+    case = {"triton": right, "reference": dict.fromkeys(right, 5e-7)}
+    assert gpu.accepted("window 7, fp32, cosine", case)
+    for part, wrong in (("out", 3e-6), ("d_scale", 2e-5), ("d_tokens", float("inf"))):
+        assert not gpu.accepted("window 7, fp32, cosine", case | {"triton": right | {part: wrong}})

@@ -14,10 +14,11 @@ installed = importlib.util.find_spec("triton") is not None
 
 
 @pytest.mark.skipif(not installed, reason="triton is not installed")
-def test_the_kernel_in_the_interpreter():
+@pytest.mark.parametrize("tier", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_the_kernel_in_the_interpreter(tier):
     script = Path(__file__).parent / "helpers" / "triton_in_interpreter.py"
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", str(script)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", tier, str(script)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -224,7 +224,9 @@ def labels(g: Geometry, device: torch.device | None = None) -> Tensor:
     return label.flatten(len(g.grid)).flatten(0, -2)  # (nW, N)
 
 
-def relative_position_index(window: Sequence[int], table: Sequence[int] | None = None) -> Tensor:
+def relative_position_index(
+    window: Sequence[int], table: Sequence[int] | None = None, device: torch.device | None = None
+) -> Tensor:
     """Returns, for every pair of tokens in a window, the row of the bias table that holds their offset.
 
     The offset of query from key along an axis is moved to start at 0; the axes combine as digits of one number, so
@@ -234,6 +236,7 @@ def relative_position_index(window: Sequence[int], table: Sequence[int] | None =
         window: tokens per axis of the window in use.
         table: tokens per axis of the window that the table was built for; the same by default. A smaller window
             reads the centre of the table, where its offsets are.
+        device: where the result is made.
 
     Returns:
         (N, N) int64, query by key.
@@ -249,8 +252,8 @@ def relative_position_index(window: Sequence[int], table: Sequence[int] | None =
     t = w if table is None else tuple(table)
     if len(w) != len(t) or any(a > b for a, b in zip(w, t)):
         raise InputError(f"relative_position_index: window {w} does not fit a table made for window {t}")
-    axes = torch.meshgrid([torch.arange(a) for a in w], indexing="ij")
-    index = torch.zeros(math.prod(w), math.prod(w), dtype=torch.int64)
+    axes = torch.meshgrid([torch.arange(a, device=device) for a in w], indexing="ij")
+    index = torch.zeros(math.prod(w), math.prod(w), dtype=torch.int64, device=device)
     for axis, size in zip(axes, t, strict=True):
         position = axis.flatten()
         offset = position[:, None] - position[None, :]  # (N, N) query minus key
@@ -258,7 +261,7 @@ def relative_position_index(window: Sequence[int], table: Sequence[int] | None =
     return index
 
 
-def log_spaced_offsets(window: Sequence[int], trained: Sequence[int]) -> Tensor:
+def log_spaced_offsets(window: Sequence[int], trained: Sequence[int], device: torch.device | None = None) -> Tensor:
     """Returns every offset between two tokens of a window, log-spaced (SwinV2 section 3.3, equation 4).
 
     An offset over the largest of the window that was trained with, times 8, is x: sign(x) log2(1 + |x|) / log2(8).
@@ -267,6 +270,7 @@ def log_spaced_offsets(window: Sequence[int], trained: Sequence[int]) -> Tensor:
     Args:
         window: tokens per axis of the window in use.
         trained: tokens per axis of the window that the bias was trained with.
+        device: where the result is made.
 
     Returns:
         ((2M-1)(2M-1)..., axes) float64, in the order of the rows that ``relative_position_index`` counts.
@@ -275,6 +279,7 @@ def log_spaced_offsets(window: Sequence[int], trained: Sequence[int]) -> Tensor:
         >>> log_spaced_offsets((2,), (2,)).round(decimals=3).flatten().tolist()
         [-1.057, 0.0, 1.057]
     """
-    axes = [torch.arange(1 - w, w, dtype=torch.float64) * (8 / max(t - 1, 1)) for w, t in zip(window, trained)]
+    number: Any = {"dtype": torch.float64, "device": device}
+    axes = [torch.arange(1 - w, w, **number) * (8 / max(t - 1, 1)) for w, t in zip(window, trained)]
     x = torch.stack(torch.meshgrid(axes, indexing="ij"), -1).flatten(0, -2)  # ((2M-1)(2M-1), axes)
     return x.sign() * (1 + x.abs()).log2() / 3

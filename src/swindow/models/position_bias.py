@@ -77,9 +77,9 @@ def _read(table: Tensor, index: Tensor) -> Tensor:
 
 @remembered
 def _offsets(window: PerAxis, trained: PerAxis, device: torch.device) -> Tensor:
-    return windows.log_spaced_offsets(window, trained).to(device)
+    return windows.log_spaced_offsets(window, trained, device)
 
 
 @remembered
 def _index(window: PerAxis, of: PerAxis, device: torch.device) -> Tensor:
-    return windows.relative_position_index(window, of).to(device)
+    return windows.relative_position_index(window, of, device)
