@@ -62,7 +62,10 @@ def test_a_trial_task_learns_and_is_scored(name, tmp_path):
     assert found[figure] == pytest.approx(result.best[figure], abs=1e-3)
 
 
-@pytest.mark.parametrize(("name", "workers"), [("pixels", 0), ("boxes", 0), ("boxes", 2)])
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("boxes", 0), pytest.param("pixels", 0, marks=pytest.mark.slow), pytest.param("boxes", 2, marks=pytest.mark.slow)],
+)
 def test_a_killed_trial_run_ends_as_if_it_never_was(name, workers, tmp_path):
     trial_tasks.run(name, tmp_path / "whole")
     for step in (5, 17):  # in the first epoch of 13 steps, and in the second

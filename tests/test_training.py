@@ -281,12 +281,12 @@ GUARD = "if __name__ == '__main__':\n    run()\n"
     ("how", "task", "call", "expected"),
     [
         ("script", "Classify", "run()", "done 4"),
-        ("script", "Mine", GUARD, "done 4"),
         ("script", "Mine", "run()", "outside of `if __name__ == '__main__':`"),
-        ("-c", "Classify", "run()", "done 4"),
+        pytest.param("script", "Mine", GUARD, "done 4", marks=pytest.mark.slow),
         ("-c", "Mine", "run()", "done 4"),
-        ("stdin", "Classify", "run()", "done 4"),
-        ("stdin", "Mine", "run()", "done 4"),
+        pytest.param("-c", "Classify", "run()", "done 4", marks=pytest.mark.slow),
+        pytest.param("stdin", "Classify", "run()", "done 4", marks=pytest.mark.slow),
+        pytest.param("stdin", "Mine", "run()", "done 4", marks=pytest.mark.slow),
     ],
 )
 def test_workers_in_scripts_of_all_kinds(how, task, call, expected, tmp_path):
