@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +125,33 @@ def test_a_stopped_run_ends_as_if_it_never_was(tmp_path, stop_at):
     train(source, settings, progress=resumed)
     assert resumed.steps == 7 - stop_at  # of 6; the one that was stopped had not been saved
     assert_same_weights(settings.out, tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are found in /proc")
+def test_no_worker_outlives_a_killed_run(tmp_path):
+    def alive():
+        found = []
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):  # it ended, or is somebody else's
+                if str(tmp_path).encode() in environment.read_bytes() and (environment.parent / "cmdline").read_bytes():
+                    found.append(environment.parent.name)
+        return found
+
+    photos = make_folder(tmp_path / "photos", each=40)
+    options = ["--variant", "swin_nano", "--image-size", "32", "--workers", "2", "--epochs", "500", "--batch-size", "8"]
+    command = [sys.executable, "-m", "swindow", "train", str(photos), *options, "--out", str(tmp_path / "run")]
+    environment = {**ENVIRONMENT, "SWINDOW_TEST": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert len(alive()) >= 4  # the run, the server that starts workers, and two of them
+        process.kill()
+    deadline = time.monotonic() + 30
+    while alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert alive() == []
 
 
 def test_sigkill_at_any_moment(tmp_path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
+import os
 import pickle
 import sys
+import threading
 import types
 from collections.abc import Iterable, Iterator
 from multiprocessing.context import BaseContext
@@ -185,6 +187,7 @@ def stream(source: Batches, work: Iterable[Work], workers: int = 0, pin: bool = 
         collate_fn=_as_it_is,
         pin_memory=pin,
         multiprocessing_context=context,
+        worker_init_fn=_end_with_parent,
     )
     with contextlib.nullcontext() if workers == 0 or _needs_main(source) else _without_main():
         batches = iter(loader)
@@ -265,6 +268,21 @@ def _without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def _end_with_parent(_: int) -> None:
+    """In a worker: ends it when the process that trains is gone, also when that one was killed.
+
+    PyTorch's own watch looks at the process that started the worker, which is the server that outlives both.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _as_it_is(batch: Any) -> Any:
