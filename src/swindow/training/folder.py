@@ -30,7 +30,7 @@ def held(out: Path) -> Iterator[None]:
     lock, holder = FileLock(out / LOCK), out / HOLDER
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise ConfigError(
             f"{out}: another run is at work there{_of(holder)}; wait for it or try another --out"

@@ -168,7 +168,7 @@ class Run:
             raise ConfigError(f"batch_size: got {s.batch_size}, expected a multiple of the {here.size} processes")
         if len(splits.train) < here.size:
             raise ConfigError(f"{info.name} has {len(splits.train)} training samples for {here.size} processes")
-        self.splits, self.task, self.settings, self.lr, self.here, self.progress = splits, task, s, lr, here, progress
+        self.task, self.settings, self.lr, self.here, self.progress = task, s, lr, here, progress
         self.info, self.out = info, s.out
         torch.manual_seed(s.seed)
         self.model: nn.Module = task.build(info, start)
@@ -219,7 +219,7 @@ class Run:
         self.saved = time.monotonic()
         for epoch in range(self.state.epoch, self.settings.epochs):
             started, images = time.monotonic(), 0
-            self.parallel.wrapped.train()
+            self.parallel.train()
             for parts in self.plan.training(epoch, self.state.step):
                 self.step(epoch, parts)
                 images += self.here.size * sum(len(part.indices) for part in parts)

@@ -82,6 +82,10 @@ class Parallel:
         """Returns the model's outputs."""
         return self.wrapped(**inputs)
 
+    def train(self) -> None:
+        """Sets the model to training mode."""
+        self.wrapped.train()
+
     def total(self, units: Mapping[str, float]) -> dict[str, Any]:
         """Returns what the units of all processes add up to, 0 taken as 1. On a GPU nobody waits for the result."""
         if self.here.size == 1:

@@ -81,12 +81,10 @@ def choose(settings: TrainConfig, info: DataInfo, start: Preprocess | None) -> C
     if how is None:
         assert variant is not None
         size = recipe.image_size or image_size(variant)
-        how = (
-            recipe.preprocess
-            if recipe.preprocess.channels == info.channels
-            else Preprocess.default(size, info.channels)
-        )
-        how = dataclasses.replace(how, size=(size, size))
+        how = dataclasses.replace(recipe.preprocess, size=(size, size))
+        if how.channels != info.channels:
+            plain = Preprocess.default(size, info.channels)
+            how = dataclasses.replace(how, mean=plain.mean, std=plain.std)
     if settings.image_size is not None:
         how = dataclasses.replace(how, size=(settings.image_size, settings.image_size))
     if settings.value_range is not None:
