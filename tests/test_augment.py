@@ -54,6 +54,7 @@ def test_a_long_deep_image_is_scaled_once():
     assert x.max() > 0.95
 
 
+@pytest.mark.filterwarnings("ignore:float images have values")
 def test_affine_changes_keep_what_is_below_black():
     image = Image.fromarray(np.full((48, 64), -1, np.float32))
     x = media.to_tensor(AUGMENTS["affine"](image, HOW, np.random.default_rng(0)), HOW)

@@ -166,8 +166,8 @@ def test_files_that_are_no_images_by_name_are_passed_over_and_counted(tmp_path):
     train = data.folder(tmp_path, on_progress=lambda done, images: seen.append((done, images))).train
     assert (len(train), train.info.skipped, train.info.ignored) == (8, (), 11)
     assert train.info.notes == (
-        f"{tmp_path}: passed over 11 files (4 .xml, 1 without suffix, 1 .db, 1 .ini, 1 .mpg, 3 others): "
-        "not images by their names",
+        f"{tmp_path}: ignored 11 files (4 .xml, 1 without suffix, 1 .db, 1 .ini, 1 .mpg, 3 others) "
+        "without the suffix of an image",
     )
     assert seen == [(i, 8) for i in range(1, 9)]
 
@@ -233,7 +233,7 @@ def test_unusable_folders_say_why(tmp_path):
         "flat": "holds no sub-folders",
         "one": "one class",
         "no_files": "hold no images",
-        "empty_class": r"no usable images in class emu \(1 file \(1 .heic\) passed over",
+        "empty_class": r"no usable images in class emu \(ignored 1 file \(1 .heic\)",
         "more": "emu: a class that the training folder does not have",
         "unread": "val: no usable images are held out",
         "circle": "emu: cannot be listed",

@@ -202,6 +202,7 @@ def test_what_a_float_image_has_beyond_black_and_white_is_kept_and_told_once(tmp
     np.testing.assert_allclose(images.prepare(tmp_path / "a.tif", how)[0].numpy(), values / 2 + 0.5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:float images have values")
 def test_no_pixel_decides_how_another_is_read():
     values = np.random.default_rng(0).random((32, 32)).astype(np.float32)
     other = values.copy()

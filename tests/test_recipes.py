@@ -35,7 +35,7 @@ def test_data_decides_what_is_not_asked_for():
         "label_smoothing": 0.1,
     }
     assert found.why == (
-        "from the recipe for digits: variant swin_nano, image size 16, learning rate 0.003, random changes affine"
+        "from the recipe for digits: variant swin_nano, image size 16, learning rate 0.003, augmentation affine"
     )
     assert choose(TrainConfig(), PHOTOS, None).task["preprocess"] == Preprocess((224, 224))
 
@@ -45,7 +45,7 @@ def test_what_is_asked_for_wins():
     found = choose(asked, PHOTOS, None)
     assert found.task["preprocess"] == Preprocess((256, 256), value_range=(-1, 1))  # the size is the variant's
     assert found.why == (
-        "as asked for: variant swinv2_tiny_w8, learning rate 0.0001, random changes none; "
+        "as asked for: variant swinv2_tiny_w8, learning rate 0.0001, augmentation none; "
         "from the recipe for photos: image size 256"
     )
 
@@ -56,7 +56,7 @@ def test_weights_bring_their_architecture_and_preprocessing():
     assert (found.task["variant"], found.task["preprocess"]) == (None, start)
     assert found.why == (
         "from the weights: architecture, image size 48x64; "
-        "from the recipe for photos: learning rate 0.0005, random changes photo"
+        "from the recipe for photos: learning rate 0.0005, augmentation photo"
     )
     larger = choose(TrainConfig(weights="a.pth", image_size=96), PHOTOS, start).task["preprocess"]
     assert (larger.size, larger.mean) == ((96, 96), start.mean)

@@ -558,7 +558,7 @@ def test_a_run_says_first_what_it_found_and_what_it_will_do(tmp_path):
     parameters = sum(tensor.numel() for tensor in weights(result.out).values())
     assert recorder.notes[0] == (
         "as asked for: variant swin_nano, image size 8, learning rate 0.001; from the recipe for photos: "
-        "random changes photo"
+        "augmentation photo"
     )
     told = "\n".join(recorder.notes)
     for expected in (

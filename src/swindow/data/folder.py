@@ -69,7 +69,7 @@ def folder(root: str | Path, verify: bool = True, on_progress: Callable[[int, in
     ``training`` and ``trn`` stand for ``train``; ``valid``, ``validation``, ``dev``, ``eval`` and ``evaluation`` for
     ``val``. ``test`` or ``testing`` is held out where there is no ``val``.
 
-    Hidden files are passed over. Files that are not images by their suffix are passed over and counted.
+    Hidden files are left out. Files without the suffix of an image are left out and counted.
 
     Args:
         root: the folder.
@@ -98,7 +98,7 @@ def folder(root: str | Path, verify: bool = True, on_progress: Callable[[int, in
     if not usable[-1]:
         raise DataError(f"{root / parts[-1]}: no usable images are held out for evaluation; {_EXPECTED}")
     if ignored:
-        notes.append(f"{root}: passed over {_by_suffix(ignored)}: not images by their names")
+        notes.append(f"{root}: ignored {_by_suffix(ignored)} without the suffix of an image")
     info = DataInfo(
         name=os.path.basename(os.path.abspath(root)),
         class_names=classes,
@@ -253,9 +253,9 @@ def _check(
     root: Path, classes: tuple[str, ...], train: list[_Image], bad: list[str], total: int, ignored: Counter[str]
 ) -> None:
     """Raises DataError where too little can be used."""
-    passed_over = f" ({_by_suffix(ignored)} passed over: not images by their names)" if ignored else ""
+    left_out = f" (ignored {_by_suffix(ignored)} without the suffix of an image)" if ignored else ""
     if total == 0:
-        raise DataError(f"{root}: the class folders hold no images{passed_over}; {_EXPECTED}")
+        raise DataError(f"{root}: the class folders hold no images{left_out}; {_EXPECTED}")
     if len(bad) > MOST_BAD * total:
         raise DataError(
             f"{root}: {len(bad)} of {total} images are unusable, more than {MOST_BAD:.0%}; the first: "
@@ -265,7 +265,7 @@ def _check(
     empty = [name for c, name in enumerate(classes) if c not in present]
     if empty:
         raise DataError(
-            f"{root}: no usable images in class {', '.join(empty)}{passed_over}; add some or remove the folder"
+            f"{root}: no usable images in class {', '.join(empty)}{left_out}; add some or remove the folder"
         )
 
 

@@ -37,7 +37,7 @@ class DataInfo:
         recipe: the entry of ``training.recipes`` that suits it.
         in_memory: whether samples cost next to nothing to decode; worker processes would only slow reading down.
         skipped: the files that cannot be used, each with the reason.
-        ignored: number of files passed over because they are not images by their names.
+        ignored: number of files without the suffix of an image, which are left out.
         notes: what a user should know of how the data was read, one sentence each.
     """
 

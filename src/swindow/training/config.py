@@ -32,7 +32,7 @@ class TrainConfig:
         image_size: side of the images in pixels; what suits the data and the variant by default.
         value_range: the values that stand for black and white in float and 16-bit images; by default 0 and 1 for
             floats, 0 and the largest number of the bit depth for integers. 8-bit images ignore it.
-        augment: random changes: photo (random resized crop, flip), affine (small moves), none; auto suits the data.
+        augment: augmentation: photo (random resized crop, flip), affine (small moves), none; auto suits the data.
         held_out: share of every class held out for evaluation (fraction), where the data has no split of its own.
         seed: decides the split, the initial weights, the order of images and every random change.
         device: where to run, for instance cpu, cuda or cuda:1; auto takes a GPU if there is one.

@@ -22,7 +22,7 @@ class Recipe:
         variant: the model.
         image_size: side of the images in pixels; None: what suits the variant.
         lr: the highest learning rate, for batches of 32.
-        augment: the random changes to training images, one of ``data.AUGMENTS``.
+        augment: the augmentation of training images, one of ``data.AUGMENTS``.
         preprocess: how an image becomes the model's input, for the size to be filled in.
     """
 
@@ -97,7 +97,7 @@ def choose(settings: TrainConfig, info: DataInfo, start: Preprocess | None) -> C
         f"variant {variant}" if variant else "architecture": (settings.variant, brought),
         f"image size {'x'.join(map(str, dict.fromkeys(how.size)))}": (settings.image_size, brought),
         f"learning rate {lr:g}": (settings.lr, recipe_),
-        f"random changes {augment}": (None if settings.augment == "auto" else augment, recipe_),
+        f"augmentation {augment}": (None if settings.augment == "auto" else augment, recipe_),
     }
     lines: dict[str, list[str]] = {}
     for what, (asked, otherwise) in origins.items():
