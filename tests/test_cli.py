@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -308,6 +309,7 @@ def test_a_full_disk_while_saving(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "swindow", "train", "digits", "--epochs", "1", "--image-size", "8", "--out", tmp_path],
         preexec_fn=fill_the_disk,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
