@@ -342,3 +342,26 @@ def test_loading_starts_no_compiler(checkpoint):
     """Random numbers on the meta device make torch import its compiler, which takes longer than all of loading."""
     code = f"import sys, swindow; swindow.load({str(checkpoint)!r}); sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_names_that_the_console_lacks_are_escaped(tmp_path):
+    photos = make_folder(tmp_path / "photos", classes=("猫", "dog"))
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    options = [
+        "--variant",
+        "swin_nano",
+        "--image-size",
+        "32",
+        "--epochs",
+        "1",
+        "--workers",
+        "0",
+        "--out",
+        str(tmp_path),
+    ]
+    train, evaluate = ["train", *options], ["evaluate", str(tmp_path / "model.safetensors")]
+    for arguments in ([*train, str(photos)], [*evaluate, str(photos)]):
+        command = [sys.executable, "-m", "swindow", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "the images held out from training" in done.stdout

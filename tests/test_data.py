@@ -162,10 +162,13 @@ def test_files_that_are_no_images_by_name_are_passed_over_and_counted(tmp_path):
     (tmp_path / "dog" / ".DS_Store").write_text("hidden")
     (tmp_path / "dog" / ".thumbs").mkdir()
     (tmp_path / "dog" / ".thumbs" / "0.png").write_text("hidden")
+    (tmp_path / "__MACOSX").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "loose.png")
     seen = []
     train = data.folder(tmp_path, on_progress=lambda done, images: seen.append((done, images))).train
     assert (len(train), train.info.skipped, train.info.ignored) == (8, (), 11)
     assert train.info.notes == (
+        f"{tmp_path}: 1 images beside the class folders are not used: loose.png, ...",
         f"{tmp_path}: ignored 11 files (4 .xml, 1 without suffix, 1 .db, 1 .ini, 1 .mpg, 3 others) "
         "without the suffix of an image",
     )

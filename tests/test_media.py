@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -407,3 +408,26 @@ def test_to_tensor_normalises_and_puts_channels_first():
     x = images.to_tensor(image, Preprocess((4, 5), mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.5)))
     assert x.shape == (3, 4, 5)
     torch.testing.assert_close(x[:, 0, 0], torch.tensor([1.0, -2.0, (128 / 255 - 0.5) / 0.5]))
+
+
+def png_of_16_bits(path, values):
+    """Writes (H, W, 3) uint16 as a PNG, which Pillow does not."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+def test_a_range_for_colour_of_16_bits_is_an_error(tmp_path):
+    """Pillow has reduced it to 8 bits by then: the darkest 4096 of 65536 values would be 16 grey levels."""
+    values = np.random.default_rng(0).integers(0, 65536, (8, 8, 3))
+    png_of_16_bits(tmp_path / "a.png", values)
+    found = images.prepare(tmp_path / "a.png", dataclasses.replace(PLAIN, size=(8, 8), mean=(0,) * 3, std=(1,) * 3))
+    np.testing.assert_allclose(found.numpy(), values.transpose(2, 0, 1) / 65535, atol=1 / 255)
+    for image in (tmp_path / "a.png", Image.open(tmp_path / "a.png")):
+        with pytest.raises(DataError, match=r"a\.png: colour of 16 bits per channel"):
+            images.prepare(image, dataclasses.replace(PLAIN, value_range=(0, 4095)))

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import pickle
 import signal
@@ -31,7 +32,8 @@ from swindow.data import Splits, Subset
 from swindow.errors import CheckpointError, ConfigError, DataError, TrainingError
 from swindow.tasks import Classify, ClassifySettings
 from swindow.training import Progress, TrainConfig, evaluate, folder, loop, train
-from swindow.training.feed import Batches, Plan, Work, split, start_method, stream
+from swindow.training.feed import Batches, Plan, Work, split, start_method, stream, worker_errors
+from swindow.training.measure import measure
 from swindow.training.optimizer import parameter_groups
 from swindow.training.schedule import learning_rate
 from swindow.training.state import best_epoch
@@ -190,7 +192,7 @@ def test_sigkill_at_any_moment(tmp_path):
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
     lines = [[json.loads(x) for x in (tmp_path / name / "metrics.jsonl").open()] for name in ("run", "whole")]
     assert without_time(lines[0]) == without_time(lines[1])
-    assert not list((tmp_path / "run").glob(".*"))  # nothing half-written is left
+    assert {p.name for p in (tmp_path / "run").glob(".*")} == set()  # nothing half-written is left
 
 
 def test_two_processes_learn_the_same_as_one(tmp_path):
@@ -277,6 +279,51 @@ def test_what_is_sent_to_workers_can_be_pickled(tmp_path):
     assert start_method().get_start_method() in ("forkserver", "spawn")
 
 
+@pytest.mark.parametrize(
+    "method", ["spawn", *(["forkserver"] if "forkserver" in multiprocessing.get_all_start_methods() else [])]
+)
+def test_a_worker_that_is_killed_is_one_line(method, tmp_path, monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: [method])
+    source = photos(make_folder(tmp_path, each=6))
+    feed = stream(source, [Work(True, [0])] * 200, workers=1)
+    next(feed)
+    (worker,) = [p for p in multiprocessing.active_children() if p.name.startswith("DataLoader") or p.daemon]
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(TrainingError, match="a worker process ended unexpectedly"), worker_errors():
+        for _ in feed:
+            time.sleep(0.1)
+
+
+class Many:
+    """A metric that keeps its targets, as one of boxes does."""
+
+    best = (("count", "high"),)
+
+    def __init__(self):
+        self.kept = []
+
+    def update(self, predictions, targets):
+        self.kept.append(targets)
+
+    def merge(self, others):
+        raise AssertionError
+
+    def compute(self):
+        return {"count": len(self.kept)}
+
+
+def test_a_metric_may_keep_its_targets(tmp_path, monkeypatch):
+    """Each tensor of a worker is a file that is open: those that are kept must be copies."""
+    source = photos(make_folder(tmp_path, each=6))
+    metric = Many()
+    monkeypatch.setattr(Classify, "metric", lambda self: metric)
+    model = source.task.build(source.train.info)
+    feed = stream(source, [Work(True, [0, 1])] * 20, workers=1)
+    measure(model, source.task, feed, 20, torch.device("cpu"))
+    assert len(metric.kept) == 20
+    assert not any(targets.is_shared() for targets in metric.kept)
+
+
 def test_a_broken_image_found_in_a_worker_is_one_line(tmp_path):
     source = photos(make_folder(tmp_path, each=6), verify=False)
     (tmp_path / "cat" / "0.png").write_bytes(b"no image")
@@ -309,7 +356,7 @@ GUARD = "if __name__ == '__main__':\n    run()\n"
     ("how", "task", "call", "expected"),
     [
         ("script", "Classify", "run()", "done 4"),
-        ("script", "Mine", "run()", "outside of `if __name__ == '__main__':`"),
+        ("script", "Mine", "run()", "without `if __name__ == '__main__':`"),
         pytest.param("script", "Mine", GUARD, "done 4", marks=pytest.mark.slow),
         ("-c", "Mine", "run()", "done 4"),
         pytest.param("-c", "Classify", "run()", "done 4", marks=pytest.mark.slow),
@@ -572,6 +619,34 @@ def test_a_run_says_first_what_it_found_and_what_it_will_do(tmp_path):
         f"training: 1 epochs of 2 steps of 32 images; to {settings.out}",
     ):
         assert expected in told
+
+
+def test_weights_that_have_seen_the_held_out_images_are_refused(tmp_path):
+    root, settings = make_folder(tmp_path / "photos"), small(tmp_path, epochs=1, workers=0, variant="swin_nano", seed=3)
+    weights = train(root, settings).out / "model.safetensors"
+    again = dataclasses.replace(settings, variant=None, weights=weights, out=tmp_path / "again")
+    with pytest.raises(ConfigError, match=r"another split of this data .*try --held-out 0\.2 --seed 3"):
+        train(root, dataclasses.replace(again, seed=0))
+    assert train(root, again).images == 4
+    other = make_folder(tmp_path / "other", each=11)
+    assert train(other, dataclasses.replace(again, seed=0, out=tmp_path / "other_run")).images == 4
+
+
+def test_a_run_goes_on_with_the_same_preprocessing_only(tmp_path):
+    settings = TrainConfig(out=tmp_path, epochs=1, device="cpu")
+    tasks = [
+        Classify(ClassifySettings("swin_nano", preprocess=Preprocess((8, 8), mean=(mean,), std=(0.5,))))
+        for mean in (0.5, 0.1)
+    ]
+    train(some_digits(), settings, task=tasks[0])
+    with pytest.raises(ConfigError, match="holds a run with other settings: task"):
+        train(some_digits(), settings, task=tasks[1])
+
+
+def test_losses_without_any_gradient_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(Classify, "loss", lambda self, outputs, batch: {"loss": (outputs.detach().sum(), "images")})
+    with pytest.raises(TrainingError, match="no loss has a gradient, got loss"):
+        train(some_digits(), small(tmp_path))
 
 
 def test_changed_images_of_the_same_names_are_other_data(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,9 @@ COMMANDS = {f.__name__: f for f in (train, evaluate, predict, explain, inspect, 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command and exits: 0 success, 1 failure, 2 wrong use, 130 stopped by Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of classes and files may not exist in its encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,

@@ -82,7 +82,7 @@ def evaluate(
     """Measure a trained model on images that it was not trained on.
 
     These are the held-out images of data with a split of its own (val/, test/), else those that training held out from
-    this data. A checkpoint that tells of no split is measured on every image.
+    this data. A checkpoint that records no split is measured on every image.
 
     Args:
         checkpoint: a file of swindow train, or a file or folder of any library with that head.

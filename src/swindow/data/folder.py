@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +22,11 @@ from .split import digest
 TRAINING = ("train", "training", "trn")
 VALIDATION = ("val", "valid", "validation", "dev", "eval", "evaluation")
 TEST = ("test", "testing")
-MOST_BAD = 0.1  # of all images; more unusable ones are an error, not a blemish
+MOST_BAD = 0.1  # of all images; more unusable ones are an error
 # What Pillow has a suffix for and never gives pixels of: data it only recognises, and what it only writes.
 NOT_IMAGES = ("BUFR", "GRIB", "HDF5", "MPEG", "PALM", "PDF")
+
+SYSTEM = ("__MACOSX", "@eaDir")  # folders that macOS and network drives put beside files
 
 _EXPECTED = "expected a folder with one sub-folder of images per class"
 _NO_FILE = -1  # the size of what is no file
@@ -97,6 +100,9 @@ def folder(root: str | Path, verify: bool = True, on_progress: Callable[[int, in
     _check(root, classes, usable[0], list(problems.values()), sum(map(len, listed)), ignored)
     if not usable[-1]:
         raise DataError(f"{root / parts[-1]}: no usable images are held out for evaluation; {_EXPECTED}")
+    loose = [entry.name for entry in _entries(root / parts[0]) if _is_image(entry.name) and entry.is_file()]
+    if loose:
+        notes.append(f"{root / parts[0]}: {len(loose)} images beside the class folders are not used: {loose[0]}, ...")
     if ignored:
         notes.append(f"{root}: ignored {_by_suffix(ignored)} without the suffix of an image")
     info = DataInfo(
@@ -173,7 +179,8 @@ def _folders(folder: Path) -> list[str]:
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     """What is in a folder and not hidden, sorted by code points: the same order on every system."""
     with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+        kept = (e for e in entries if not e.name.startswith(".") and e.name not in SYSTEM)
+        return sorted(kept, key=lambda entry: entry.name)
 
 
 def _class_names(part: Path) -> tuple[str, ...]:
@@ -213,10 +220,14 @@ def _files(folder: str | Path, key: str) -> Iterator[tuple[str, os.DirEntry[str]
 
 
 def _holds_images(folder: Path) -> bool:
-    suffixes = image_suffixes()
-    return any(os.path.splitext(key)[1].lower() in suffixes for key, _ in _files(folder, ""))
+    return any(_is_image(key) for key, _ in _files(folder, ""))
 
 
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in image_suffixes()
+
+
+@functools.cache
 def image_suffixes() -> frozenset[str]:
     """Returns the suffixes of images, lower case, with their dot: those of all formats that Pillow can read."""
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind not in NOT_IMAGES)

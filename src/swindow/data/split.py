@@ -91,11 +91,13 @@ def warnings(data: Splits) -> list[str]:
             )
         few = (held_out > 0) & (held_out < FEW)
         if few.any():
-            found.append(f"fewer than {FEW} images are held out of class {some(few, held_out)}: its figures are rough")
+            found.append(
+                f"fewer than {FEW} images are held out of class {some(few, held_out)}: their accuracy is unreliable"
+            )
     if train is not None and train.any() and train.max() >= UNEQUAL * train[train > 0].min():
         largest, smallest = int(train.argmax()), int(np.where(train > 0, train, train.max()).argmin())
         found.append(
             f"classes are unequal: {train[largest]} training images of {info.class_names[largest]}, "
-            f"{train[smallest]} of {info.class_names[smallest]}; accuracy mostly tells of the large ones"
+            f"{train[smallest]} of {info.class_names[smallest]}; accuracy mostly reflects the large classes"
         )
     return found

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PIXELS = 150_000_000  # more is refused before it is decoded: a few kB of PNG can unfold into gigabytes
+REDUCED = "swindow_reduced"  # in an image's info: its file has more than 8 bits per channel, and Pillow gave 8
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -113,7 +114,7 @@ def convert(image: Image.Image, how: Preprocess) -> Image.Image:
     """
     if image.mode == "F" or image.mode.startswith("I"):
         return _scaled(image, how.value_range)
-    if how.value_range is not None and max(_tag(image, BITSPERSAMPLE) or (8,)) > 8:
+    if how.value_range is not None and image.info.get(REDUCED):
         raise DataError(
             f"{_name(image)}: colour of 16 bits per channel, which Pillow reads with 8, so that value_range "
             f"{how.value_range} cannot be applied; try files of 8 bits, or without value_range"
@@ -227,15 +228,25 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 def _upright(image: Image.Image) -> Image.Image:
     """The decoded image, turned as its EXIF says. One that is upright stays what it is, with format, tags and name."""
+    reduced = image.mode != "F" and not image.mode.startswith("I") and _deep(image)
     if isinstance(image, TiffImageFile):  # load() turns it
         image.filename, path = "", image.filename  # else Pillow 11 to 13 map the file with height and width exchanged
         image.load()
         image.filename = path
     image.load()
+    if reduced:
+        image.info[REDUCED] = True
     if image.mode == "F":
         _check_finite(image)
     turned = image.getexif().get(Base.Orientation, 1) != 1
     return ImageOps.exif_transpose(image) if turned else image
+
+
+def _deep(image: Image.Image) -> bool:
+    """Whether a file that is not decoded yet has more than 8 bits per channel."""
+    if isinstance(image, TiffImageFile):
+        return max(_tag(image, BITSPERSAMPLE) or (8,)) > 8
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))  # of PNG: the raw mode, "RGB;16B"
 
 
 def _scaled(image: Image.Image, value_range: tuple[float, float] | None) -> Image.Image:

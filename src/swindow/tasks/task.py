@@ -50,6 +50,10 @@ class Batch:
         move = lambda t: t.to(device, non_blocking=True)  # noqa: E731
         return Batch(_map(self.inputs, move), _map(self.targets, move), self.metas)
 
+    def own_targets(self) -> Any:
+        """Returns copies of the targets. Those of a worker lie in shared memory: each keeps a file open."""
+        return _map(self.targets, Tensor.clone)
+
     def pin_memory(self) -> Batch:
         """Returns the batch in pinned memory; PyTorch's DataLoader calls this."""
         return Batch(_map(self.inputs, Tensor.pin_memory), _map(self.targets, Tensor.pin_memory), self.metas)
@@ -121,7 +125,8 @@ class Task(Protocol):
 
         Their means are added up and minimised. A sum that carries no gradient, for instance of right answers, is not:
         its mean is only reported. Names and units are the same for every batch. The name "loss" is for a task that
-        has one; else it is that of the total.
+        has one; else it is that of the total. Every batch must reach every parameter, also where it has nothing to
+        learn from: add 0 times the outputs there.
         """
         ...
 

@@ -53,7 +53,7 @@ def evaluate(
     """Returns how good a model is on images it was not trained on, as far as that is known.
 
     These are, in this order: the held-out images of data that has a split of its own; those that training held out,
-    where the model's card says that it was trained on this data; every image, where the card tells of no split. Other
+    where the model's card says that it was trained on this data; every image, where the card records no split. Other
     data is refused unless ``all``, or ``held_out`` and ``seed``, say which images to take.
 
     Args:
@@ -68,7 +68,7 @@ def evaluate(
 
     Raises:
         CheckpointError, DataError: as ``load`` and ``data.open``; DataError too where the classes differ.
-        ConfigError: there is no such device, or it is not known which images the model was not trained on.
+        ConfigError: there is no such device, or the held-out images are unknown.
         InputError: the model has no head.
     """
     leave_if_imported_by_worker()
@@ -111,10 +111,16 @@ def chosen(
     """
     whole = data.train
     if (held_out is None) != (seed is None) or (every and held_out is not None):
-        raise ConfigError("evaluate: give held_out and seed together, or all, or none of them")
+        raise ConfigError(
+            "evaluate: give --held-out (held_out) and --seed (seed) together, or --all (all), or none of them"
+        )
     if every:
         return [part for part in data if part is not None], "all images, as asked for"
     if data.held_out is not None:
+        if held_out is not None:
+            raise ConfigError(
+                f"{whole.info.name} has a split of its own; leave --held-out and --seed out, or try --all (every image)"
+            )
         return [data.held_out], "the images that the data itself holds out"
     same = trained is not None and trained.fingerprint == whole.fingerprint()
     if held_out is not None and seed is not None:
@@ -124,13 +130,13 @@ def chosen(
                 f"; the model was trained on some of them, for it held out {trained.share:.0%}, seed {trained.seed}"
             )
     elif trained is None:
-        return [whole], "all images: the checkpoint does not say that any were held out"
+        return [whole], "all images: the checkpoint does not say which it was trained on; some may be among them"
     elif same:
         how, which = trained, f"the images held out from training: {trained.share:.0%}, seed {trained.seed}"
     else:
         raise ConfigError(
-            f"{whole.info.name} is not the data that the model was trained on, or has changed since, so nobody knows "
-            "which images are new to the model; try --all (every image), or --held-out SHARE with --seed NUMBER"
+            f"{whole.info.name} is not the data that the model was trained on, or has changed since, so the held-out "
+            "images are unknown; try --all (every image), or --held-out SHARE with --seed NUMBER"
         )
     held = data_.hold_out(whole, how).held_out
     assert held is not None

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ..data import Dataset
-from ..errors import ConfigError, DataError, TrainingError
+from ..errors import ConfigError, SwindowError, TrainingError
 from ..tasks import Batch, Task
 
 # Streams of random numbers, each seeded by (seed, stream, ...): order of samples, changes to a sample, the model's own,
@@ -119,6 +119,7 @@ def split(batch: list[int], parts: int) -> list[list[int]]:
 class Broken(NamedTuple):
     """Why a batch could not be made: an exception would come out of a worker with that process's traceback."""
 
+    kind: type[SwindowError]
     reason: str
 
 
@@ -149,9 +150,9 @@ class Batches(TorchDataset[Any]):
                 for i in indices
                 for example in self.task.transform(data[i], self._rng(CHANGE, epoch, i) if train else None, train)
             ]
-        except DataError as error:
-            return Broken(str(error))
-        return self.task.collate(examples, self._rng(MIX, epoch, step, part) if train else None, train)
+            return self.task.collate(examples, self._rng(MIX, epoch, step, part) if train else None, train)
+        except SwindowError as error:
+            return Broken(type(error), str(error))
 
     def _rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, *stream))
@@ -193,19 +194,32 @@ def stream(source: Batches, work: Iterable[Work], workers: int = 0, pin: bool = 
         batches = iter(loader)
     while True:
         try:
-            batch = next(batches)
+            with worker_errors(receiving=workers > 0):
+                batch = next(batches)
         except StopIteration:
             return
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
-                raise
-            raise TrainingError(
-                "a process that prepares batches died: it may have run out of memory, or a script trains outside of "
-                "`if __name__ == '__main__':`; try workers=0"
-            ) from None  # which says no more
         if isinstance(batch, Broken):
-            raise DataError(batch.reason)
+            raise batch.kind(batch.reason)
         yield batch
+
+
+@contextlib.contextmanager
+def worker_errors(receiving: bool = False) -> Iterator[None]:
+    """Raises TrainingError where PyTorch says that a worker ended; it does so at any moment, from a signal handler.
+
+    Args:
+        receiving: whether a batch of a worker is received, so that a broken connection means the same.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError, EOFError) as error:
+        broken = receiving and isinstance(error, (ConnectionError, FileNotFoundError, EOFError))
+        if not broken and not str(error).startswith("DataLoader worker"):
+            raise
+        raise TrainingError(
+            "a worker process ended unexpectedly. It may have run out of memory, or a script calls train() without "
+            "`if __name__ == '__main__':`; try workers=0"
+        ) from None  # it says no more
 
 
 def usable_workers(source: Batches, asked: int) -> tuple[int, str | None]:
@@ -217,16 +231,16 @@ def usable_workers(source: Batches, asked: int) -> tuple[int, str | None]:
     if asked == 0:
         return 0, None
     if multiprocessing.current_process().daemon:
-        return 0, "batches are prepared without workers: this process may not start others"
+        return 0, "running without workers: this process may not start others"
     main = sys.modules["__main__"]
     if (
         _needs_main(source)
         and getattr(main, "__spec__", None) is None
-        and not Path(getattr(main, "__file__", "")).is_file()
+        and not Path(getattr(main, "__file__", None) or "").is_file()
     ):
         return 0, (
-            "batches are prepared without workers, which cannot import what is defined in a notebook or on the command "
-            "line; a module can be imported"
+            "running without workers: the data or the task is defined in a notebook or on the command line, where a "
+            "worker cannot import it; move it to a module to use workers"
         )
     return asked, None
 

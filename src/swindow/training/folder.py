@@ -46,7 +46,7 @@ def held(out: Path) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         with suppress(PermissionError):  # Windows removes no open file; filelock does it there
-            (out / LOCK).unlink(missing_ok=True)  # while it is held: nobody can hold what is removed
+            (out / LOCK).unlink(missing_ok=True)  # while it is held; filelock does not take one that was removed
         lock.release()
 
 

@@ -25,7 +25,7 @@ from ..tasks import TASKS, Batch, Task
 from . import folder, plots, summary
 from . import state as states
 from .config import TrainConfig
-from .feed import Batches, Plan, leave_if_imported_by_worker, seed_model, stream, usable_workers
+from .feed import Batches, Plan, leave_if_imported_by_worker, seed_model, stream, usable_workers, worker_errors
 from .measure import measure
 from .optimizer import adamw
 from .parallel import Parallel, World, world
@@ -104,6 +104,7 @@ def train(
         here.on_first(lambda: stack.enter_context(folder.held(settings.out)))
         splits, held_out = opened(data, settings, progress)
         start = None if settings.weights is None else load(settings.weights)
+        check_split(start, held_out)
         task, lr, why = chosen(task, settings, splits.train.info, start)
         for line in (why, *summary.of_data(splits, held_out)):
             progress.note(line)
@@ -113,7 +114,8 @@ def train(
         for line in summary.of_run(run):
             progress.note(line)
         stack.callback(run.close)
-        run.all_epochs()
+        with worker_errors():
+            run.all_epochs()
         return run.finish()
 
 
@@ -127,6 +129,21 @@ def opened(
     whole = splits.train
     how = HeldOut(settings.held_out, settings.seed, whole.labels() is not None, whole.fingerprint())
     return data_.hold_out(whole, how), how
+
+
+def check_split(start: SwinTransformer | None, held_out: HeldOut | None) -> None:
+    """Raises ConfigError where the weights to start from have seen images of this data that are to be held out now."""
+    before = None if start is None or start.card is None else start.card.split
+    if (
+        before is not None
+        and held_out is not None
+        and before != held_out
+        and before.fingerprint == held_out.fingerprint
+    ):
+        raise ConfigError(
+            f"the weights were trained on another split of this data (held out {before.share:g}, seed {before.seed}), "
+            f"so they have seen images that would be held out now; try --held-out {before.share:g} --seed {before.seed}"
+        )
 
 
 def chosen(
@@ -182,8 +199,8 @@ class Run:
         self.bf16 = s.precision == "bf16" or (s.precision == "auto" and bf16_here)
         self.identity = {
             **s.identity(),
-            "task": task.name,
-            "task settings": dict(self.card.settings),
+            "task": self.card.replace(split=None).to_dict(),
+            "learning rate": lr,
             "data": data_.digest(splits.train.fingerprint(), splits.held_out.fingerprint()),
             "processes": here.size,
         }
@@ -250,8 +267,12 @@ class Run:
                 with torch.autocast(here.device.type, torch.bfloat16, enabled=self.bf16):
                     outputs = self.parallel(**batch.inputs)
                 losses = self.task.loss(outputs, batch)
-                self.parallel.backward(sum(value / n[unit] for value, unit in losses.values() if value.requires_grad))
+                minimised = [value / n[unit] for value, unit in losses.values() if value.requires_grad]
+                if not minimised:
+                    raise TrainingError(f"task {self.task.name}: no loss has a gradient, got {', '.join(losses)}")
+                self.parallel.backward(sum(minimised[1:], start=minimised[0]))
             sums = self.tally.sums(losses) + (sums if part else 0.0)
+            del outputs, losses, minimised  # before the next part needs the memory
         norm = self.parallel.clip(s.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()

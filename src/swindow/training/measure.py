@@ -34,7 +34,8 @@ def measure(
     for done in range(1, batches + 1):
         batch = next(feed)
         outputs = model(**batch.to(device).inputs)
-        metric.update(task.decode(outputs, batch.metas), batch.targets)
+        metric.update(task.decode(outputs, batch.metas), batch.own_targets())
+        del outputs
         if on_progress is not None:
             on_progress(done, batches)
     return metric

@@ -152,7 +152,7 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch's own way to say that it was built without CUDA
-        raise ConfigError(f"device {name!r} is not to be had here; try device='auto' or 'cpu'") from error
+        raise ConfigError(f"device {name!r} is not available; try device='auto' or 'cpu'") from error
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device

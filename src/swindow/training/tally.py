@@ -26,7 +26,7 @@ class Tally:
 
     Attributes:
         units: the unit of every loss, as of the last batch.
-        minimised: the losses, without what is only reported.
+        minimised: the losses that had a gradient in any batch; the others are only reported.
     """
 
     def __init__(self, here: World) -> None:
@@ -43,7 +43,8 @@ class Tally:
     def sums(self, losses: Mapping[str, tuple[Tensor, str]]) -> Tensor:
         """Returns the sums of a part's losses as one tensor on the device, without their gradients."""
         self.units = {name: unit for name, (_, unit) in losses.items()}
-        self.minimised = tuple(name for name, (value, _) in losses.items() if value.requires_grad)
+        found = (name for name, (value, _) in losses.items() if value.requires_grad)
+        self.minimised = tuple(dict.fromkeys((*self.minimised, *found)))
         return torch.stack([value.detach().to(self._dtype) for value, _ in losses.values()])
 
     def add(self, sums: Tensor, counts: Mapping[str, float], norm: Tensor) -> None:
