@@ -176,13 +176,10 @@ def accepted(name: str, case: dict[str, Any]) -> bool:
     )
 
 
-def prove_one(job: tuple[str, str, str, str]) -> tuple[str, dict[str, Any]]:
-    started = time.monotonic()
-    try:
-        found = prove(*job)
-    except Exception as failure:  # a case that fails must not hide the others
-        found = {"failure": f"{type(failure).__name__}: {failure}"[:600]}
-    return ", ".join(job[:3]), found | {"seconds": round(time.monotonic() - started, 1)}
+def failure_of(done: concurrent.futures.Future[Any]) -> str | None:
+    """Why a case failed in its process: it must not hide the others."""
+    problem = done.exception()
+    return None if problem is None else f"{type(problem).__name__}: {problem}"[:600]
 
 
 def training_steps(device: str, half: bool, quick: bool) -> dict[str, Any]:
@@ -215,8 +212,10 @@ def proof(run: Run) -> None:
     jobs = [j for j in jobs if ", ".join(j[:3]) not in run.cases]
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(run.jobs, spawn) as pool:
-        for done in concurrent.futures.as_completed([pool.submit(prove_one, job) for job in jobs]):
-            run.add(*done.result())
+        started = {pool.submit(prove, *job): ", ".join(job[:3]) for job in jobs}
+        for done in concurrent.futures.as_completed(started):
+            problem = failure_of(done)
+            run.add(started[done], {"failure": problem} if problem else done.result())
             if run.late():
                 pool.shutdown(cancel_futures=True)
                 break
@@ -327,19 +326,12 @@ def tile(job: tuple[str, int, int, int, int], device: str, only_compile: bool) -
     return {"forward": median(timed(forward, device, 0.03)), "backward": median(timed(backward, device, 0.06))}
 
 
-def compile_tile(job: tuple[tuple[str, int, int, int, int], str]) -> str | None:
-    try:
-        tile(*job, only_compile=True)
-    except Exception as failure:
-        return f"{type(failure).__name__}: {failure}"[:300]
-    return None
-
-
 def tiles(run: Run) -> None:
     jobs = [job for job in tile_jobs(run.quick) if ", ".join(map(str, job)) not in run.cases]
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(run.jobs, spawn) as pool:  # compiled side by side, timed alone
-        problems = list(pool.map(compile_tile, [(job, run.device) for job in jobs]))
+        compiled = [pool.submit(tile, job, run.device, True) for job in jobs]
+    problems = [failure_of(done) for done in compiled]
     run.hold()
     for job, problem in zip(jobs, problems):
         name = ", ".join(map(str, job))
@@ -394,15 +386,8 @@ def build(variant: str) -> swindow.SwinTransformer:
     return model
 
 
-def worker(job: Job, pipe: Any) -> None:
-    """Builds and compiles, says that it is ready, then measures whenever it is told to."""
-    try:
-        measure(job, pipe)
-    except Exception as failure:
-        pipe.send({"failure": f"{type(failure).__name__}: {failure}"[:800]})
-
-
 def measure(job: Job, pipe: Any) -> None:
+    """Builds and compiles, says that it is ready, then measures whenever it is told to."""
     import peer_models
 
     side, batch = MODELS[job.variant]
@@ -513,7 +498,7 @@ def wave(run: Run, jobs: list[Job]) -> None:
     started = []
     for job in jobs:
         ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=worker, args=(job, theirs), daemon=True)
+        process = spawn.Process(target=measure, args=(job, theirs), daemon=True)
         process.start()
         theirs.close()
         started.append((job, process, ours))

@@ -105,18 +105,8 @@ def _attend(
 
 
 @_attend.register_fake
-def _(
-    t: Tensor,
-    padding: Tensor,
-    bias: Tensor,
-    scale: Tensor,
-    grid: list[int],
-    padded: list[int],
-    window: list[int],
-    shift: list[int],
-    mask_padding: bool,
-    cosine: bool,
-) -> tuple[Tensor, Tensor]:
+def _(t: Tensor, padding: Tensor, bias: Tensor, scale: Tensor, *sizes: Any) -> tuple[Tensor, Tensor]:
+    grid, padded, window, shift, mask_padding, _ = sizes
     return _empty(t, bias, Geometry(tuple(grid), tuple(padded), tuple(window), tuple(shift), mask_padding))
 
 
