@@ -7,6 +7,7 @@ import dataclasses
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import threading
 import types
@@ -190,36 +191,24 @@ def stream(source: Batches, work: Iterable[Work], workers: int = 0, pin: bool = 
         multiprocessing_context=context,
         worker_init_fn=_end_with_parent,
     )
-    with contextlib.nullcontext() if workers == 0 or _needs_main(source) else _without_main():
+    with _no_signal_handler(), contextlib.nullcontext() if workers == 0 or _needs_main(source) else _without_main():
         batches = iter(loader)
     while True:
         try:
-            with worker_errors(receiving=workers > 0):
-                batch = next(batches)
+            batch = next(batches)
         except StopIteration:
             return
+        except (RuntimeError, OSError, EOFError) as error:
+            lost = isinstance(error, (ConnectionError, FileNotFoundError, EOFError))  # in the middle of a batch
+            if workers == 0 or not (lost or str(error).startswith("DataLoader worker")):
+                raise
+            raise TrainingError(
+                "a worker process ended unexpectedly. It may have run out of memory, or a script calls train() without "
+                "`if __name__ == '__main__':`; try workers=0"
+            ) from None  # it says no more
         if isinstance(batch, Broken):
             raise batch.kind(batch.reason)
         yield batch
-
-
-@contextlib.contextmanager
-def worker_errors(receiving: bool = False) -> Iterator[None]:
-    """Raises TrainingError where PyTorch says that a worker ended; it does so at any moment, from a signal handler.
-
-    Args:
-        receiving: whether a batch of a worker is received, so that a broken connection means the same.
-    """
-    try:
-        yield
-    except (RuntimeError, OSError, EOFError) as error:
-        broken = receiving and isinstance(error, (ConnectionError, FileNotFoundError, EOFError))
-        if not broken and not str(error).startswith("DataLoader worker"):
-            raise
-        raise TrainingError(
-            "a worker process ended unexpectedly. It may have run out of memory, or a script calls train() without "
-            "`if __name__ == '__main__':`; try workers=0"
-        ) from None  # it says no more
 
 
 def usable_workers(source: Batches, asked: int) -> tuple[int, str | None]:
@@ -282,6 +271,24 @@ def _without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _no_signal_handler() -> Iterator[None]:
+    """Leaves the handler of SIGCHLD as it was: PyTorch's raises an exception in whatever runs when a worker is killed.
+
+    Where that is the inside of a lock, the lock is never free again, and closing the queues waits for it forever.
+    Without the handler, PyTorch notices a dead worker when it has waited 5 s for a batch.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield  # there is none, or only the main thread can set it
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if before is not None:  # None: it was not set from Python
+            signal.signal(signal.SIGCHLD, before)
 
 
 def _end_with_parent(_: int) -> None:

@@ -25,7 +25,7 @@ from ..tasks import TASKS, Batch, Task
 from . import folder, plots, summary
 from . import state as states
 from .config import TrainConfig
-from .feed import Batches, Plan, leave_if_imported_by_worker, seed_model, stream, usable_workers, worker_errors
+from .feed import Batches, Plan, leave_if_imported_by_worker, seed_model, stream, usable_workers
 from .measure import measure
 from .optimizer import adamw
 from .parallel import Parallel, World, world
@@ -114,8 +114,7 @@ def train(
         for line in summary.of_run(run):
             progress.note(line)
         stack.callback(run.close)
-        with worker_errors():
-            run.all_epochs()
+        run.all_epochs()
         return run.finish()
 
 
