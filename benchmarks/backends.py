@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 import swindow
 from swindow import timing
+from swindow.inference.bench import matrix_products
 from swindow.card import preprocessing
 from swindow.data import digits
 from swindow.media import prepare
@@ -168,8 +169,8 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
     libraries = {speed.OURS: model} | speed.installed(model, case.size)
     with torch.no_grad():
         expected = model(x)
-    runs: dict[str, Run] = {"products": timing.matrix_products(model, x)}
-    runs["products, prepacked"] = timing.matrix_products(model, x, prepacked=True)
+    runs: dict[str, Run] = {"products": matrix_products(model, x)}
+    runs["products, prepacked"] = matrix_products(model, x, prepacked=True)
     rows, failed = {}, {}
     for backend in case.backends:
         for library, module in libraries.items():

@@ -24,6 +24,7 @@ import tyro
 
 import swindow
 from swindow import timing
+from swindow.inference.bench import matrix_products
 
 COMMAND = "make bench (python benchmarks/resolution.py)"
 SIDES = (512, 1024, 2048, 4096)  # pixels
@@ -76,7 +77,7 @@ def one(side: int) -> dict[str, Any]:
     before = measure._peak()
     model(x)
     peak = measure._peak() - before
-    cases = {"products": timing.matrix_products(model, x), "model": lambda: model(x)}
+    cases = {"products": matrix_products(model, x), "model": lambda: model(x)}
     return {"side": side, "peak": peak} | timing.interleaved(cases, 2 if side > 2048 else 5, warm=0)
 
 

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 import swindow
 from swindow import timing
+from swindow.inference.bench import matrix_products
 
 COMMAND = "make bench (python benchmarks/speed.py)"
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -91,8 +92,8 @@ def inference(case: Case, rounds: int) -> dict[str, Any]:
         for name, call in calls.items():
             errors[name] = difference(call(x), expected)
     accept(errors, case)
-    cases: dict[str, timing.Call] = {"products": timing.matrix_products(model, x)}
-    cases["products, prepacked"] = timing.matrix_products(model, x, prepacked=True)
+    cases: dict[str, timing.Call] = {"products": matrix_products(model, x)}
+    cases["products, prepacked"] = matrix_products(model, x, prepacked=True)
     cases |= {name: inferring(call, x) for name, call in calls.items()}
     return summary(case, cases, rounds, errors, list(found))
 
@@ -103,7 +104,7 @@ def training(case: Case, rounds: int) -> dict[str, Any]:
     found, errors = installed(model, case.size), {}
     calls: dict[str, nn.Module] = {OURS: model} | found
     steps = {name: step(call, x) for name, call in calls.items()}
-    products = timing.matrix_products(model, x, training=True)
+    products = matrix_products(model, x, training=True)
     return summary(case, {"products": products} | steps, rounds, errors, list(found))
 
 
@@ -127,6 +128,7 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 import measure, speed
 from swindow import timing
+from swindow.inference.bench import matrix_products
 *fields, training = json.loads(sys.argv[3])
 case = speed.Case(*fields)
 model, x = speed.build(case)
@@ -134,7 +136,7 @@ library = speed.library(sys.argv[2], model, case.size)
 if library is None:
     print("null")
 else:
-    products = timing.matrix_products(model, x, training=training)
+    products = matrix_products(model, x, training=training)
     if library is not model:
         del model
     run = (speed.step if training else speed.inferring)(library, x)

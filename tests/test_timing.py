@@ -32,7 +32,7 @@ def test_a_ratio_is_taken_round_by_round():
 def test_the_products_are_those_of_the_linear_layers_of_the_blocks(variant, training):
     model, shapes = create(variant, **FIELDS, window_size=4, pretrained_window_size=None), []
     x = torch.randn(3, 3, 30, 30)  # maps of 8 x 8 and 4 x 4, which windows fit
-    run = timing.matrix_products(model.eval(), x, training)
+    run = matrix_products(model.eval(), x, training)
 
     linear = F.linear
 

@@ -34,16 +34,21 @@ _HOME = {
     "save": "checkpoints",
     "ModelCard": "card",
     "Preprocess": "card",
-    "predict": "prediction",
+    "Evaluation": "inference",
+    "Failure": "inference",
+    "Predictor": "inference",
+    "evaluate": "inference",
+    "Prediction": "tasks",
+    "predict": "api",
     "TrainConfig": "training",
     "TrainResult": "training",
     "train": "training",
-    "evaluate": "training",
 }
 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from .api import predict as predict
     from .card import ModelCard as ModelCard
     from .card import Preprocess as Preprocess
     from .checkpoints import adopt as adopt
@@ -60,12 +65,15 @@ if TYPE_CHECKING:
     from .errors import OutputError as OutputError
     from .errors import SwindowError as SwindowError
     from .errors import TrainingError as TrainingError
+    from .inference import Evaluation as Evaluation
+    from .inference import Failure as Failure
+    from .inference import Predictor as Predictor
+    from .inference import evaluate as evaluate
     from .models import SwinTransformer as SwinTransformer
     from .models import create as create
-    from .prediction import predict as predict
+    from .tasks import Prediction as Prediction
     from .training import TrainConfig as TrainConfig
     from .training import TrainResult as TrainResult
-    from .training import evaluate as evaluate
     from .training import train as train
     from .variants import list_variants as list_variants
 

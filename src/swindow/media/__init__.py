@@ -1,5 +1,17 @@
 """Reading and preparing what models look at: images."""
 
-from .image import MAX_PIXELS, ImageFile, convert, fit, picture, prepare, read, to_tensor
+from .image import MAX_PIXELS, ImageFile, ImageObject, convert, fit, picture, prepare, read, to_tensor
+from .sheet import contact_sheet
 
-__all__ = ["MAX_PIXELS", "ImageFile", "convert", "fit", "picture", "prepare", "read", "to_tensor"]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageFile",
+    "ImageObject",
+    "contact_sheet",
+    "convert",
+    "fit",
+    "picture",
+    "prepare",
+    "read",
+    "to_tensor",
+]

@@ -11,10 +11,11 @@ import contextlib
 import dataclasses
 import functools
 import math
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 150_000_000  # more is refused before it is decoded: a few kB of PNG can unfold into gigabytes
 REDUCED = "swindow_reduced"  # in an image's info: its file has more than 8 bits per channel, and Pillow gave 8
+_LOADING = [threading.Lock() for _ in range(64)]
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -69,6 +71,22 @@ class ImageFile:
     def decode(self) -> Image.Image:
         """Returns the decoded image, upright. Raises DataError as ``read`` does."""
         return read(self.path)
+
+
+class ImageObject(NamedTuple):
+    """A PIL image in the place of a file.
+
+    Attributes:
+        image: the image; it is not changed.
+    """
+
+    image: Image.Image
+
+    def decode(self) -> Image.Image:
+        """Returns the image, decoded and upright. Raises DataError as ``read`` does."""
+        with _LOADING[id(self.image) % len(_LOADING)], _pillow_errors(_name(self.image)):
+            self.image.load()  # two threads that load one image from its file at once would break it
+        return read(self.image)
 
 
 def read(image: str | Path | Image.Image) -> Image.Image:

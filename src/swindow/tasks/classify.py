@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,12 +51,27 @@ class ClassifySettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one image, likeliest first.
+
+    Attributes:
+        image: the path of the image; None for a PIL image that is of no file.
+        classes: their names; the numbers of the model's outputs where it has no names.
+        probabilities: of these classes (fractions).
+    """
+
+    image: str | None
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Classify:
     """The task of classification.
 
     Attributes:
         settings: what decides how classes are learned.
-        outputs: for every class of the data the number of the model's output that stands for it; None: its own.
+        class_names: the names of the model's outputs; None: their numbers.
 
     Example:
         >>> task = Classify(ClassifySettings(variant="swin_nano"))
@@ -66,7 +82,7 @@ class Classify:
     """
 
     settings: ClassifySettings = ClassifySettings()
-    outputs: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] | None = None
     name = "classify"
 
     def build(self, info: DataInfo, parts: SwinTransformer | None = None) -> SwinTransformer:
@@ -105,13 +121,12 @@ class Classify:
             x = to_tensor(AUGMENTS[self.settings.augment](image, how, rng), how)
         else:
             x = prepare(image, how)
-        target = sample.target if self.outputs is None else self.outputs[sample.target]
-        return [Example({"x": x}, target, {"key": sample.key})]
+        return [Example({"x": x}, sample.target, {"key": sample.key})]
 
     def collate(self, examples: Sequence[Example], rng: np.random.Generator | None, train: bool) -> Batch:
-        """Returns images (B, C, H, W) and their classes (B,)."""
+        """Returns images (B, C, H, W) and their classes (B,), -1 where these are not known."""
         x = torch.stack([example.inputs["x"] for example in examples])
-        targets = torch.tensor([example.target for example in examples])
+        targets = torch.tensor([-1 if example.target is None else example.target for example in examples])
         return Batch({"x": x}, targets, [example.meta for example in examples])
 
     def units(self, batch: Batch) -> dict[str, float]:
@@ -129,6 +144,23 @@ class Classify:
     def decode(self, outputs: Tensor, metas: Sequence[Mapping[str, Any]]) -> list[Tensor]:
         """Returns the logarithms of the probabilities of all classes: (classes,) fp32 on the CPU for every image."""
         return list(outputs.float().cpu().log_softmax(-1).unbind())
+
+    def merge(self, predictions: Sequence[Tensor]) -> Tensor:
+        """Returns the logarithms of the mean probabilities of several views of an image, each as ``decode`` gives."""
+        if len(predictions) == 1:
+            return predictions[0]
+        return torch.stack(list(predictions)).logsumexp(0) - math.log(len(predictions))
+
+    def answer(self, prediction: Tensor, image: str | None, top: int) -> Prediction:
+        """Returns what a user sees of a prediction: the ``top`` likeliest classes."""
+        p, index = prediction.exp().topk(min(top, len(prediction)))
+        names = [str(i) if self.class_names is None else self.class_names[i] for i in index.tolist()]
+        return Prediction(image, tuple(names), tuple(p.tolist()))
+
+    def at(self, size: tuple[int, int]) -> Classify:
+        """Returns the task with images of another size, in pixels."""
+        how = dataclasses.replace(self.settings.preprocess, size=size)
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, preprocess=how))
 
     def metric(self) -> Confusion:
         """Returns an empty metric: accuracy, loss, images and the confusion counts."""
@@ -148,32 +180,45 @@ class Classify:
         )
 
     @classmethod
-    def of(cls, model: SwinTransformer, info: DataInfo) -> Classify:
-        """Returns the task of a trained model, as its card describes it, for the classes of some data.
+    def of(cls, card: ModelCard) -> Classify:
+        """Returns the task of a trained model, as its card describes it."""
+        how = card.preprocess or Preprocess()
+        return cls(ClassifySettings(preprocess=how), class_names=card.class_names)
+
+    @staticmethod
+    def card_of(model: SwinTransformer) -> ModelCard:
+        """Returns the card of a model with what prediction needs: preprocessing, and a name for every class.
 
         Raises:
-            DataError: the data has a class that the model does not know, or another number of nameless classes.
-            InputError: the model has no head.
+            ConfigError: the model takes neither 1 nor 3 channels.
+            InputError: the model has no head, or takes no images.
         """
         if not model.config.num_classes:
             raise InputError(
                 "the model has no head (num_classes is 0), so it cannot classify; try load(..., num_classes=...) and "
                 "train it"
             )
-        how = ClassifySettings(preprocess=preprocessing(model.card, channels=model.config.in_chans))
-        names = model.card.class_names if model.card else None
-        if names is None:
-            if len(info.class_names) != model.config.num_classes:
-                raise DataError(
-                    f"got {len(info.class_names)} classes in {info.name}, the model has {model.config.num_classes}"
-                )
-            return cls(how)
-        for name in info.class_names:
+        card = model.card or ModelCard()
+        names = card.class_names or tuple(map(str, range(model.config.num_classes)))
+        how = preprocessing(model.card, channels=model.config.in_chans)
+        return card.replace(task=Classify.name, preprocess=how, class_names=names)
+
+    def outputs_of(self, info: DataInfo) -> tuple[int, ...]:
+        """Returns, for every class of some data, the number of the model's output that stands for it.
+
+        Raises:
+            DataError: the data has a class that the model does not know.
+        """
+        assert self.class_names is not None, "a task made by Classify.of"
+        names, found = self.class_names, info.class_names
+        if names == tuple(map(str, range(len(names)))) and len(found) == len(names):
+            return tuple(range(len(names)))
+        for name in found:
             if name not in names:
                 raise DataError(
                     f"{info.name} has class {name!r}, which the model does not know; it knows {list(names)}"
                 )
-        return cls(how, outputs=tuple(map(names.index, info.class_names)))
+        return tuple(map(names.index, found))
 
 
 class Confusion:

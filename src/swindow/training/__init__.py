@@ -1,4 +1,4 @@
-"""Training and evaluating: one loop on plain torch for any task, exact in its resuming, the same under torchrun."""
+"""Training: one loop on plain torch for any task, exact in its resuming, the same under torchrun."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "TrainConfig": "config",  # imports no torch, so that the command line can show its help at once
     "Progress": "progress",
-    "Evaluation": "evaluation",
-    "evaluate": "evaluation",
     "TrainResult": "loop",
     "train": "loop",
 }
 
-__all__ = ["Evaluation", "Progress", "TrainConfig", "TrainResult", "evaluate", "train"]
+__all__ = ["Progress", "TrainConfig", "TrainResult", "train"]
 
 if TYPE_CHECKING:
     from .config import TrainConfig as TrainConfig
-    from .evaluation import Evaluation as Evaluation
-    from .evaluation import evaluate as evaluate
     from .loop import TrainResult as TrainResult
     from .loop import train as train
     from .progress import Progress as Progress

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import ConfigError, SwindowError
+from ..devices import pick_device
+from ..errors import SwindowError
 from ..tasks import Metric
 
 T = TypeVar("T")
@@ -127,6 +128,8 @@ def world(device: str = "auto") -> Iterator[World]:
     """
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     place = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
     if size == 1:
         yield World(0, 1, place)
         return
@@ -135,24 +138,3 @@ def world(device: str = "auto") -> Iterator[World]:
         yield World(rank, size, place)
     finally:
         dist.destroy_process_group()
-
-
-def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """Returns the device of a name; ``auto`` is this process's GPU if there is one, then Apple's, else the CPU.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            name = f"cuda:{local_rank}"
-        else:
-            name = "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch's own way to say that it was built without CUDA
-        raise ConfigError(f"device {name!r} is not available; try device='auto' or 'cpu'") from error
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return device

@@ -1,0 +1,20 @@
+"""From images to answers: a predictor, evaluation with it, and how fast a model is."""
+
+from __future__ import annotations
+
+from .evaluate import ClassFigures, Evaluation, Mistake, evaluate
+from .predictor import Failure, Predictor
+from .runtimes import PRECISIONS, RUNTIMES, ModelRuntime, Runtime
+
+__all__ = [
+    "PRECISIONS",
+    "RUNTIMES",
+    "ClassFigures",
+    "Evaluation",
+    "Failure",
+    "Mistake",
+    "ModelRuntime",
+    "Predictor",
+    "Runtime",
+    "evaluate",
+]

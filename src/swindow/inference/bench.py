@@ -1,0 +1,131 @@
+"""How long a model takes, compared with the least it could take: the time of its matrix products.
+
+These are the linear layers of its blocks, run through ``F.linear`` alone at the same sizes.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import kernels
+from ..errors import ConfigError, nearest
+from ..models import SwinTransformer
+from ..models.attention import QueryValueBias
+from ..models.block import SwinBlock
+from ..timing import Call, interleaved, ratio
+
+
+def matrix_products(model: SwinTransformer, x: Tensor, training: bool = False, prepacked: bool = False) -> Call:
+    """Returns a function that computes the products of the blocks' linear layers alone, for images ``x``.
+
+    Args:
+        model: the model; its weights are used, its inputs are replaced by noise.
+        x: images (B, in_chans, *pixels).
+        training: whether to compute the gradients of inputs, weights and biases too.
+        prepacked: whether weights are prepacked for oneDNN (fp32 on a CPU, inference).
+    """
+    work: list[tuple[Tensor, Tensor, Tensor | None]] = []
+
+    def note(layer: nn.Linear, inputs: tuple[Tensor], _: Tensor) -> None:
+        bias = layer.full_bias() if isinstance(layer, QueryValueBias) else layer.bias
+        leaves = (torch.randn_like(inputs[0]), layer.weight, bias)
+        work.append(tuple(t if t is None else t.detach().clone().requires_grad_(training) for t in leaves))  # type: ignore[arg-type]
+
+    layers = [m for block in model.modules() if isinstance(block, SwinBlock) for m in block.modules()]
+    hooks = [m.register_forward_hook(note) for m in layers if isinstance(m, nn.Linear)]
+    with torch.no_grad(), kernels.using("reference"):
+        model(x)
+    for hook in hooks:
+        hook.remove()
+
+    if prepacked:
+        packed = [(t, torch.ops.mkldnn._reorder_linear_weight(weight), bias) for t, weight, bias in work]
+        return lambda: [torch.ops.mkldnn._linear_pointwise(*three, "none", [], "") for three in packed]
+
+    def forward() -> None:
+        for t, weight, bias in work:
+            F.linear(t, weight, bias)
+
+    def both() -> None:
+        for leaves in work:
+            y = F.linear(*leaves)
+            torch.autograd.grad(y, [t for t in leaves if t is not None], y)
+
+    return both if training else torch.no_grad()(forward)
+
+
+def ways(model: SwinTransformer, x: Tensor) -> dict[str, Callable[[], Call]]:
+    """Returns, by name, what makes each way to run a model on images ``x``: eager, deploy, compile, train."""
+
+    def inference(run: Callable[[Tensor], Tensor]) -> Call:
+        return lambda: torch.no_grad()(run)(x)
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        model(x).float().square().mean().backward()
+
+    return {
+        "eager": lambda: inference(model),
+        "deploy": lambda: inference(model.deploy()),
+        "compile": lambda: inference(torch.compile(model)),
+        "train": lambda: step,
+    }
+
+
+def bench(
+    model: SwinTransformer,
+    size: Sequence[int],
+    batch: int,
+    names: Sequence[str] = ("eager", "deploy"),
+    rounds: int = 10,
+) -> list[dict[str, Any]]:
+    """Times ways to run a model beside its bare matrix products.
+
+    Args:
+        model: the model, on its device.
+        size: pixels per axis of the images.
+        batch: images at a time.
+        names: of ``eager``, ``deploy``, ``compile``, ``train``.
+        rounds: how often each is called.
+
+    Returns:
+        For each way: its name, median seconds, images per second, and its ratio to the matrix products (of forward and
+        backward for ``train``).
+
+    Raises:
+        ConfigError: there is no such way.
+    """
+    weight = model.patch_embed.proj.weight
+    x = torch.randn(batch, model.config.in_chans, *size, dtype=weight.dtype, device=weight.device)
+    makers = ways(model, x)
+    for name in names:
+        if name not in makers:
+            raise ConfigError(f"bench: unknown way {name!r}{nearest(name, makers)}; known: {', '.join(makers)}")
+    rows = []
+    for training in (False, True):
+        chosen = [name for name in names if (name == "train") == training]
+        if chosen:
+            model.train(training)
+            cases = {"products": matrix_products(model, x, training)} | {name: makers[name]() for name in chosen}
+            seconds = interleaved(cases, rounds)
+            rows += [_row(name, batch, seconds[name], seconds["products"]) for name in chosen]
+    model.zero_grad(set_to_none=True)
+    model.eval()
+    return rows
+
+
+def _row(name: str, batch: int, seconds: Sequence[float], products: Sequence[float]) -> dict[str, Any]:
+    median = statistics.median(seconds)
+    return {
+        "way": name,
+        "batch": batch,
+        "seconds": median,
+        "images_per_second": batch / median,
+        "products": ratio(seconds, products)._asdict(),
+    }

@@ -1,0 +1,275 @@
+"""How good a model is on labelled images it was not trained on, class by class, and which images it gets wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import data as data_
+from ..card import HeldOut
+from ..data import Dataset, Sample, Splits
+from ..errors import ConfigError, DataError, OutputError, SwindowError
+from ..media import contact_sheet, convert, picture
+from ..models import SwinTransformer
+from ..tasks import Classify, Confusion
+from .predictor import Failure, Predictor
+
+TOP = 5  # "right" for the top-5 accuracy
+ENOUGH = 2 * TOP  # classes: with fewer, most answers would be right
+SHEET = 60  # of the worst mistakes are drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassFigures:
+    """How one class is recognised.
+
+    Attributes:
+        name: the name of the class.
+        images: how many images show it.
+        right: how many of these are recognised.
+        recall: share of its images that are recognised; None where there are none.
+        precision: share of the images taken for it that show it; 0 where none is taken for it.
+        f1: harmonic mean of precision and recall.
+    """
+
+    name: str
+    images: int
+    right: int
+    recall: float | None
+    precision: float
+    f1: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """An image whose likeliest class is wrong.
+
+    Attributes:
+        image: its path below the folder of the data.
+        truth: the name of its class.
+        predicted: the name of the likeliest class.
+        probability: of that class (fraction).
+    """
+
+    image: str
+    truth: str
+    predicted: str
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The result of an evaluation.
+
+    Attributes:
+        accuracy: share of images whose likeliest class is right (fraction).
+        loss: mean cross-entropy (nats), without label smoothing.
+        images: how many images it was measured on.
+        top5: share of images whose class is among the five likeliest; None for a model of up to ten classes.
+        classes: the figures of every class of the data.
+        macro: means of recall, precision and f1 over the classes that have images.
+        mistakes: those images whose likeliest class is wrong, the most certain mistakes first.
+        failures: the images that could not be read.
+        confusion: (outputs, outputs) counts, true class by predicted class, over all classes of the model.
+        names: the names of the model's classes, in the order of its outputs.
+        measured_on: which images these are, in words.
+    """
+
+    accuracy: float
+    loss: float
+    images: int
+    top5: float | None
+    classes: tuple[ClassFigures, ...]
+    macro: dict[str, float]
+    mistakes: tuple[Mistake, ...]
+    failures: tuple[Failure, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
+    measured_on: str
+
+
+def evaluate(
+    model: Predictor | SwinTransformer | str | Path,
+    data: Splits | Dataset | str | Path,
+    batch_size: int = 64,
+    device: str | None = None,
+    held_out: float | None = None,
+    seed: int | None = None,
+    all: bool = False,
+    save_mistakes: str | Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Returns how good a model is on images it was not trained on, as far as that is known.
+
+    These are, in this order: the held-out images of data that has a split of its own; those that training held out,
+    where the model's card says that it was trained on this data; every image, where the card records no split. Other
+    data is refused unless ``all``, or ``held_out`` and ``seed``, say which images to take.
+
+    Args:
+        model: a model, the path of a checkpoint, or a ``Predictor``, which can average over views and models. A model
+            is not changed.
+        data: what ``data.open`` takes: ``digits`` or a folder of class folders; a data set; or data that is split.
+        batch_size: images per forward pass.
+        device: as in ``Predictor.open``.
+        held_out, seed: the share of every class to measure on (fraction), and what decides which images these are,
+            where the data has no split of its own.
+        all: measure on every image.
+        save_mistakes: a folder, made if need be, for ``mistakes.png``: a contact sheet of the most certain mistakes.
+        on_progress: called with the images done and their number.
+
+    Raises:
+        CheckpointError, DataError: as ``load`` and ``data.open``; DataError too where the classes differ, or no image
+            can be read.
+        ConfigError: there is no such device, or the held-out images are unknown.
+        InputError: the model has no head, or takes no images.
+    """
+    predictor = model if isinstance(model, Predictor) else Predictor.open(model, device=device)
+    splits, trained = data_.open(data, verify=False), predictor.card.split
+    if splits.held_out is None and trained is not None and trained.fingerprint != splits.train.fingerprint():
+        splits = data_.open(data)  # training may have left out broken images
+    parts, measured_on = chosen(splits, trained, held_out, seed, all)
+    info = splits.train.info
+    outputs, names = predictor.views.task.outputs_of(info), predictor.views.task.class_names
+    assert names is not None
+    tally, total, done = _Tally(outputs), sum(map(len, parts)), 0
+    samples = (part[i] for part in parts for i in range(len(part)))
+    stream = predictor.stream(samples, batch_size)
+    while some := list(islice(stream, batch_size)):
+        tally.add(some)
+        done += len(some)
+        if on_progress is not None:
+            on_progress(done, total)
+    if not tally.images:
+        raise DataError(f"{info.name}: none of {total} images could be read; the first: {tally.failures[0].error}")
+    found = tally.confusion.compute()
+    wrong = sorted(tally.wrong, key=lambda item: -item[3])
+    if save_mistakes is not None:
+        _draw(wrong[:SHEET], predictor.views.task, Path(save_mistakes))
+    rows = [_figures(names[k], k, found["confusion"]) for k in outputs]
+    return Evaluation(
+        accuracy=found["accuracy"],
+        loss=found["loss"],
+        images=found["images"],
+        top5=tally.top / tally.images if len(names) > ENOUGH else None,
+        classes=tuple(rows),
+        macro=_macro(rows),
+        mistakes=tuple(Mistake(sample.key, names[truth], names[taken], p) for sample, truth, taken, p in wrong),
+        failures=tuple(tally.failures),
+        confusion=tuple(map(tuple, found["confusion"])),
+        names=names,
+        measured_on=measured_on,
+    )
+
+
+class _Tally:
+    """Adds up predictions.
+
+    Args:
+        outputs: for every class of the data the model's output that stands for it.
+    """
+
+    def __init__(self, outputs: Sequence[int]) -> None:
+        self.outputs = outputs
+        self.confusion = Confusion()
+        self.images = self.top = 0
+        self.wrong: list[tuple[Sample, int, int, float]] = []  # with the true output, the likeliest, its probability
+        self.failures: list[Failure] = []
+
+    def add(self, some: Sequence[tuple[Sample, Any]]) -> None:
+        """Adds samples with their predictions or the errors that reading them raised."""
+        read = [(sample, found) for sample, found in some if not isinstance(found, SwindowError)]
+        self.failures += [Failure(sample.key, found) for sample, found in some if isinstance(found, SwindowError)]
+        if not read:
+            return
+        predictions = [found for _, found in read]
+        targets = torch.tensor([self.outputs[sample.target] for sample, _ in read])  # (B,)
+        self.confusion.update(predictions, targets)
+        log_p = torch.stack(predictions)  # (B, classes)
+        likeliest = log_p.topk(min(TOP, log_p.shape[1])).indices  # (B, 5)
+        self.images += len(read)
+        self.top += int((likeliest == targets[:, None]).any(1).sum())
+        for i in (likeliest[:, 0] != targets).nonzero().flatten().tolist():
+            taken = int(likeliest[i, 0])
+            self.wrong.append((read[i][0], int(targets[i]), taken, float(log_p[i, taken].exp())))
+
+
+def _figures(name: str, k: int, counts: Sequence[Sequence[int]]) -> ClassFigures:
+    """The figures of the class of output ``k``; the definitions are those of scikit-learn, with 0 for 0 of 0."""
+    images, right, taken = sum(counts[k]), counts[k][k], sum(row[k] for row in counts)
+    precision = right / taken if taken else 0.0
+    if not images:
+        return ClassFigures(name, 0, 0, None, precision, None)
+    return ClassFigures(name, images, right, right / images, precision, 2 * right / (images + taken))
+
+
+def _macro(rows: Sequence[ClassFigures]) -> dict[str, float]:
+    """The means over the classes that have images."""
+    there = [row for row in rows if row.images]
+    return {name: sum(getattr(row, name) for row in there) / len(there) for name in ("recall", "precision", "f1")}
+
+
+def _draw(wrong: Sequence[tuple[Sample, int, int, float]], task: Classify, folder: Path) -> None:
+    """Writes the contact sheet."""
+    names = task.class_names
+    assert names is not None
+    sheet = contact_sheet(
+        (
+            picture(convert(sample.media.decode(), task.settings.preprocess)),
+            (sample.key, f"{names[truth]}, taken for", f"{names[taken]} ({p:.0%})"),
+        )
+        for sample, truth, taken, p in wrong
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet.save(folder / "mistakes.png")
+    except OSError as error:
+        raise OutputError(f"{folder}: the contact sheet cannot be written ({error.strerror or error})") from error
+
+
+def chosen(
+    data: Splits, trained: HeldOut | None, held_out: float | None, seed: int | None, every: bool
+) -> tuple[Sequence[Dataset], str]:
+    """Returns the images to measure on, in one part or several, and which these are in words.
+
+    Args:
+        data: what there is.
+        trained: what training held out, as the model's card says; None: it says nothing.
+        held_out, seed, every: what is asked for.
+    """
+    whole = data.train
+    if (held_out is None) != (seed is None) or (every and held_out is not None):
+        raise ConfigError(
+            "evaluate: give --held-out (held_out) and --seed (seed) together, or --all (all), or none of them"
+        )
+    if every:
+        return [part for part in data if part is not None], "all images, as asked for"
+    if data.held_out is not None:
+        if held_out is not None:
+            raise ConfigError(
+                f"{whole.info.name} has a split of its own; leave --held-out and --seed out, or try --all (every image)"
+            )
+        return [data.held_out], "the images that the data itself holds out"
+    same = trained is not None and trained.fingerprint == whole.fingerprint()
+    if held_out is not None and seed is not None:
+        how, which = HeldOut(held_out, seed, whole.labels() is not None), f"{held_out:.0%} of the images, seed {seed}"
+        if same and trained is not None and trained != dataclasses.replace(how, fingerprint=trained.fingerprint):
+            which += (
+                f"; the model was trained on some of them, for it held out {trained.share:.0%}, seed {trained.seed}"
+            )
+    elif trained is None:
+        return [whole], "all images: the checkpoint does not say which it was trained on; some may be among them"
+    elif same:
+        how, which = trained, f"the images held out from training: {trained.share:.0%}, seed {trained.seed}"
+    else:
+        raise ConfigError(
+            f"{whole.info.name} is not the data that the model was trained on, or has changed since, so the held-out "
+            "images are unknown; try --all (every image), or --held-out SHARE with --seed NUMBER"
+        )
+    held = data_.hold_out(whole, how).held_out
+    assert held is not None
+    return [held], which

@@ -1,0 +1,223 @@
+"""The one road from images to answers: read in parallel, run in batches, answered in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..card import ModelCard
+from ..data import Sample
+from ..errors import ConfigError, InputError, SwindowError
+from ..media import ImageFile, ImageObject
+from ..tasks import Prediction
+from .opening import open_model
+from .runtimes import Runtime
+from .views import Piece, Views
+
+Images = Iterable["str | Path | Image.Image"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """An image that could not be read.
+
+    Attributes:
+        image: its path; None for a PIL image that is of no file.
+        error: why not; its text is one line and names the file.
+    """
+
+    image: str | None
+    error: SwindowError
+
+
+class Predictor:
+    """Answers images with a model: ``predictor(images)`` is a stream of predictions, in the order of the images.
+
+    Images are read by threads while the model runs, and run in batches. A broken image is a ``Failure`` in the stream,
+    and does not end it. A predictor may be used from many threads at once.
+
+    Args:
+        runtime: what runs the model.
+        card: the model's card: its preprocessing and class names.
+        others: runtimes and cards of more models, whose probabilities are averaged with those of the first.
+        flip, sizes: as in ``open``.
+
+    Example:
+        >>> import swindow
+        >>> from PIL import Image
+        >>> predictor = Predictor.open(swindow.create("swin_nano", num_classes=3))
+        >>> for answer in predictor([Image.new("RGB", (80, 60))] * 2, top=1):
+        ...     print(len(answer.classes))
+        1
+        1
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        card: ModelCard,
+        others: Sequence[tuple[Runtime, ModelCard]] = (),
+        flip: bool = False,
+        sizes: Sequence[int] = (),
+    ) -> None:
+        self.card = card
+        self.views = Views([(runtime, card), *others], flip, sizes)
+
+    @classmethod
+    def open(
+        cls,
+        source: Any,
+        *others: Any,
+        device: str | None = None,
+        precision: str | None = None,
+        runtime: str = "auto",
+        flip: bool = False,
+        sizes: Sequence[int] = (),
+        names: Sequence[str] | None = None,
+    ) -> Predictor:
+        """Returns the predictor of a model.
+
+        Args:
+            source: a model, or what ``swindow.load`` takes: the path of a checkpoint, a folder, ``hf://org/name``. A
+                model is not changed; its predictor follows later changes of its weights with runtime "eager".
+            others: more of these, whose probabilities are averaged with those of the first (an ensemble). Their
+                classes have the same names; each prepares images in its own way.
+            device: "cpu", "cuda", "cuda:1", "mps", ...; None: where a given model lies; a GPU for a checkpoint, if
+                there is one.
+            precision: "fp32", "bf16" or "fp16"; None: that of a given model's weights, fp32 for a checkpoint.
+            runtime: "eager": the model as it is; "deploy": ``model.deploy()``, a copy that is faster on a CPU in fp32;
+                "auto": "deploy" for a checkpoint where it is faster, else "eager".
+            flip: average over each image and its mirror image.
+            sizes: average over images prepared with these sides, in pixels; empty: the size that each model was made
+                for.
+            names: names of the classes, in the order of the outputs; None: those of the checkpoint.
+
+        Raises:
+            CheckpointError: as ``swindow.load``.
+            ConfigError: there is no such device, precision or runtime, or a number of names that does not fit.
+            DataError: models of an ensemble know other classes.
+            InputError: a model has no head, or takes no images.
+        """
+        first, *more = (open_model(one, device, precision, runtime, names) for one in (source, *others))
+        return cls(*first, more, flip, sizes)
+
+    def __call__(
+        self, images: Images | str | Path | Image.Image, batch_size: int = 32, top: int = 5
+    ) -> Iterator[Prediction | Failure]:
+        """Yields an answer for every image, in order.
+
+        Args:
+            images: paths or PIL images, also an endless stream of them; one path or image is taken for a list of one.
+            batch_size: images per forward pass.
+            top: classes per answer, likeliest first.
+
+        Raises:
+            ConfigError: batch_size or top is not above 0.
+            InputError: something is neither a path nor a PIL image.
+        """
+        if top < 1:
+            raise ConfigError(f"top: got {top}, expected a number above 0")
+        if isinstance(images, (str, os.PathLike, Image.Image)):
+            images = [images]
+        for sample, found in self.stream(map(_sample, images), batch_size):
+            name = sample.key or None
+            yield (
+                Failure(name, found) if isinstance(found, SwindowError) else self.views.task.answer(found, name, top)
+            )
+
+    def stream(self, samples: Iterable[Sample], batch_size: int = 32) -> Iterator[tuple[Sample, Any]]:
+        """Yields every sample with its prediction as its task decodes it, or with the error that reading it raised.
+
+        Args:
+            samples: of any number; some more than two batches are read ahead.
+            batch_size: samples per forward pass.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: got {batch_size}, expected a number above 0")
+        threads = min(8, os.cpu_count() or 1)
+        with _Reader(threads) as reader:
+            yield from _run(self.views, reader, iter(samples), batch_size, ahead=2 * batch_size + threads)
+
+
+class _Reader(ThreadPoolExecutor):
+    """Threads that leave what they have not begun when the stream ends early."""
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown(cancel_futures=True)
+
+
+class _Waiting:
+    """A sample on its way."""
+
+    def __init__(self, sample: Sample, pieces: Future[list[Piece]]) -> None:
+        self.sample, self.pieces = sample, pieces
+        self.results: list[Any] = []
+        self.missing = -1  # results that it waits for; -1: it has not been read
+        self.error: SwindowError | None = None
+
+
+def _run(
+    views: Views, reader: _Reader, samples: Iterator[Sample], batch_size: int, ahead: int
+) -> Iterator[tuple[Sample, Any]]:
+    """Reads samples ahead, sorts their pieces by shape into buckets, and runs a bucket when it is a full batch.
+
+    The sample that is next in order decides what is run where no bucket is full.
+    """
+    order: deque[_Waiting] = deque()  # all that is on its way
+    unread: deque[_Waiting] = deque()  # those of it that threads are reading
+    buckets: dict[Hashable, list[tuple[_Waiting, int, Piece]]] = {}
+
+    def run(bucket: Hashable) -> None:
+        batch = buckets.pop(bucket)
+        for (waiting, k, _), result in zip(batch, views.forward([piece for *_, piece in batch]), strict=True):
+            waiting.results[k] = result
+            waiting.missing -= 1
+
+    more = True
+    while more or order:
+        while more and len(order) < ahead:
+            sample = next(samples, None)
+            if sample is None:
+                more = False
+                break
+            waiting = _Waiting(sample, reader.submit(views.plan, sample))
+            order.append(waiting)
+            unread.append(waiting)
+        if not order:
+            break
+        if unread:
+            waiting = unread.popleft()
+            try:
+                pieces = waiting.pieces.result()
+            except SwindowError as error:
+                waiting.error, pieces = error, []
+            waiting.results, waiting.missing = [None] * len(pieces), len(pieces)
+            for k, piece in enumerate(pieces):
+                buckets.setdefault(piece.bucket, []).append((waiting, k, piece))
+                if len(buckets[piece.bucket]) == batch_size:
+                    run(piece.bucket)
+        else:
+            run(next(bucket for bucket, batch in buckets.items() if any(w is order[0] for w, *_ in batch)))
+        while order and order[0].missing == 0:
+            done = order.popleft()
+            yield done.sample, done.error or views.merge(done.results)
+
+
+def _sample(image: Any) -> Sample:
+    """An image of a user as a sample."""
+    if isinstance(image, Image.Image):
+        return Sample(ImageObject(image), None, str(getattr(image, "filename", "") or ""))
+    if isinstance(image, (str, os.PathLike)):
+        path = os.fspath(image)
+        return Sample(ImageFile(path), None, path)
+    raise InputError(
+        f"predict: got {type(image).__name__}, expected the path of an image or a PIL image; "
+        "try PIL.Image.fromarray(array), or call the model itself on a tensor"
+    )
