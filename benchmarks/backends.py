@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 import swindow
 from swindow import timing
-from swindow.inference.bench import matrix_products
 from swindow.card import preprocessing
 from swindow.data import digits
+from swindow.inference.bench import matrix_products
 from swindow.media import prepare
 from swindow.training import TrainConfig, train
 

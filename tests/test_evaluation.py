@@ -13,8 +13,9 @@ from helpers.folders import make_folder
 from swindow import data
 from swindow.card import HeldOut, ModelCard
 from swindow.errors import ConfigError, DataError
-from swindow.training import TrainConfig, evaluate, train
-from swindow.training.evaluation import chosen
+from swindow.inference import evaluate
+from swindow.inference.evaluation import chosen
+from swindow.training import TrainConfig, train
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_classes_are_matched_by_their_names(trained, tmp_path):
     model.card = model.card.replace(class_names=("dog", "cat"))
     swapped = evaluate(model, trained[0])
     assert (np.array(swapped.confusion) == np.array(plain.confusion)[::-1]).all()
-    assert swapped.classes == ("dog", "cat")
+    assert swapped.names == ("dog", "cat")
     with pytest.raises(DataError, match="class 'emu'"):
         evaluate(model, make_folder(tmp_path, classes=("cat", "emu")))
     model.card = ModelCard()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from swindow import ConfigError, create, timing
 from swindow.cli import main
+from swindow.inference.bench import bench, matrix_products
 
 FIELDS = {"embed_dim": 16, "depths": (2, 2), "num_heads": (1, 2), "num_classes": 3}
 
@@ -40,7 +41,7 @@ def test_the_products_are_those_of_the_linear_layers_of_the_blocks(variant, trai
         shapes.append((x.numel() // x.shape[-1], *weight.shape))
         return linear(x, weight, bias)
 
-    with mock.patch.object(timing.F, "linear", note):
+    with mock.patch.object(F, "linear", note):
         run()
     layers = [(3 * 64, 48, 16), (3 * 64, 16, 16), (3 * 64, 64, 16), (3 * 64, 16, 64)]
     assert shapes == [(rows // s**2, o * s, i * s) for s in (1, 2) for _ in range(2) for rows, o, i in layers]
@@ -50,7 +51,7 @@ def test_the_products_are_those_of_the_linear_layers_of_the_blocks(variant, trai
 def test_bench_times_each_way_and_leaves_the_model_as_it_was():
     model = create("swin_tiny", **FIELDS).eval()
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    rows = timing.bench(model, (32, 32), 2, ("train", "eager", "deploy"), rounds=2)
+    rows = bench(model, (32, 32), 2, ("train", "eager", "deploy"), rounds=2)
     assert [row["way"] for row in rows] == ["eager", "deploy", "train"]
     for row in rows:
         assert row["images_per_second"] == pytest.approx(2 / row["seconds"])
@@ -63,7 +64,7 @@ def test_bench_times_each_way_and_leaves_the_model_as_it_was():
 
 def test_an_unknown_way_is_refused():
     with pytest.raises(ConfigError, match=r"unknown way 'deploi' \(did you mean 'deploy'\?\)"):
-        timing.bench(create("swin_nano"), (16, 16), 1, ("deploi",))
+        bench(create("swin_nano"), (16, 16), 1, ("deploi",))
 
 
 def test_the_command(capsys):

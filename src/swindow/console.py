@@ -129,15 +129,22 @@ class ConsoleProgress(Progress):
 
 @contextmanager
 def steps(console: Console, what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Shows a bar on a terminal; yields what moves it: a step's name, how many are done, how many there are."""
+    """Shows a bar on a terminal, elsewhere a line now and then.
+
+    Yields what moves it: a step's name (or ""), how many are done, how many there are.
+    """
     columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
     with bars.Progress(
         *columns, bars.TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True
     ) as shown:
-        task = shown.add_task(what, total=None)
+        task, last_line = shown.add_task(what, total=None), time.monotonic()
 
         def step(name: str, done: int, total: int) -> None:
+            nonlocal last_line
             shown.update(task, description=f"{what} {name}", completed=done, total=total)
+            if not console.is_terminal and time.monotonic() - last_line >= QUIET:
+                say(console, f"{what}: {done} of {total}")
+                last_line = time.monotonic()
 
         yield step
 

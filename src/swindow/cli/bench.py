@@ -28,7 +28,7 @@ def bench(
         ways: how to run the model: eager, deploy or compile (inference), train (forward and backward).
         rounds: how many times each way is timed; the ways take turns.
     """
-    from ..timing import bench as time
+    from ..inference.bench import bench as time
 
     output = Output(json, quiet)
     model, _, side = load_or_create(checkpoint, output)

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from .shared import Checkpoint, Data, Json, Output, Quiet, unset
+from rich.markup import escape
+from rich.table import Table
+
+from ..console import steps
+from . import complain
+from .shared import (
+    Checkpoint,
+    Data,
+    Device,
+    Ensemble,
+    Json,
+    Names,
+    Output,
+    Precision,
+    Quiet,
+    Sizes,
+    open_predictor,
+    unset,
+)
+
+if TYPE_CHECKING:
+    from ..inference import Evaluation
+
+WORST = 10  # mistakes that are printed
 
 
 def evaluate(
@@ -14,7 +38,13 @@ def evaluate(
     all: bool = False,
     held_out: Annotated[float | None, unset("FRACTION", "the images held out from training")] = None,
     seed: Annotated[int | None, unset("INT", "the images held out from training")] = None,
-    device: str = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    save_mistakes: Annotated[Path | None, unset("DIR", "none is written")] = None,
+    names: Names = None,
+    flip: bool = False,
+    sizes: Sizes = (),
+    ensemble: Ensemble = (),
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -33,19 +63,79 @@ def evaluate(
         held_out: measure on this fraction of the images of every class, drawn at random; needs --seed, and data
             without a split of its own.
         seed: the seed of that draw.
-        device: where to run, for instance cpu, cuda or cuda:1; auto takes a GPU if there is one.
+        save_mistakes: write a contact sheet of the most certain mistakes, mistakes.png, into this folder.
+        flip: average the probabilities of each image and its mirror image.
     """
-    from ..training import evaluate as measure
+    from ..inference import evaluate as measure
 
     output = Output(json, quiet)
-    found = measure(checkpoint, data, batch_size, device, held_out, seed, all=all)
-    output.result(f"accuracy {found.accuracy:.4f}, loss {found.loss:.4f} on {found.images} images: {found.measured_on}")
-    for name, row, c in zip(found.classes, found.confusion, range(len(found.classes)), strict=True):
-        wrong = {found.classes[j]: n for j, n in enumerate(row) if n and j != c}
-        if wrong:
-            output.result(
-                f"  {name}: {row[c]} of {sum(row)} right; taken for "
-                + ", ".join(f"{k} ({n})" for k, n in wrong.items())
-            )
-    output.put({"accuracy": found.accuracy, "loss": found.loss, "images": found.images})
-    return 0
+    predictor = open_predictor((checkpoint, *ensemble), device, precision, names, flip, sizes, output)
+    with steps(output.bars, "measuring") as step:
+        found = measure(
+            predictor,
+            data,
+            batch_size,
+            held_out=held_out,
+            seed=seed,
+            all=all,
+            save_mistakes=save_mistakes,
+            on_progress=lambda done, total: step("", done, total),
+        )
+    for failure in found.failures:
+        complain(failure.error)
+    for line in _summary(found):
+        output.result(line)
+    output.show(_table(found))
+    for mistake in found.mistakes[:WORST]:
+        output.result(f"{mistake.image}: {mistake.truth}, taken for {mistake.predicted} ({mistake.probability:.2f})")
+    if len(found.mistakes) > WORST:
+        output.result(f"and {len(found.mistakes) - WORST} more mistakes; --json lists all")
+    if save_mistakes is not None:
+        output.say(f"wrote {save_mistakes / 'mistakes.png'}")
+    output.put(_document(found))
+    return 1 if found.failures else 0
+
+
+def _summary(found: Evaluation) -> list[str]:
+    """The figures over all classes."""
+    top5 = "" if found.top5 is None else f", top-5 accuracy {found.top5:.4f}"
+    macro = ", ".join(f"{name} {value:.4f}" for name, value in found.macro.items())
+    return [
+        f"accuracy {found.accuracy:.4f}{top5}, loss {found.loss:.4f} on {found.images} images: {found.measured_on}",
+        f"means over the classes: {macro}",
+    ]
+
+
+def _table(found: Evaluation) -> Table:
+    """A row per class."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("class", overflow="fold")
+    for column in ("images", "right", "recall", "precision", "f1"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("taken for", overflow="fold")
+    for row in found.classes:
+        k = found.names.index(row.name)
+        others = sorted((-n, found.names[j]) for j, n in enumerate(found.confusion[k]) if n and j != k)
+        figures = ("-" if value is None else f"{value:.4f}" for value in (row.recall, row.precision, row.f1))
+        taken = ", ".join(f"{name} ({-n})" for n, name in others[:3]) + (", ..." if len(others) > 3 else "")
+        table.add_row(escape(row.name), str(row.images), str(row.right), *figures, escape(taken))
+    return table
+
+
+def _document(found: Evaluation) -> dict[str, Any]:
+    """The result for ``--json``."""
+    figures = ("images", "right", "recall", "precision", "f1")
+    return {
+        "accuracy": found.accuracy,
+        "loss": found.loss,
+        "images": found.images,
+        "top5": found.top5,
+        "measured_on": found.measured_on,
+        "macro": found.macro,
+        "classes": {row.name: {name: getattr(row, name) for name in figures} for row in found.classes},
+        "mistakes": [
+            {"image": m.image, "class": m.truth, "predicted": m.predicted, "probability": m.probability}
+            for m in found.mistakes
+        ],
+        "errors": [{"image": failure.image, "error": str(failure.error)} for failure in found.failures],
+    }

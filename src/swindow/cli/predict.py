@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import glob
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from ..console import steps
 from ..errors import ConfigError, DataError
 from . import complain
-from .shared import Checkpoint, Json, Output, Quiet
+from .shared import Checkpoint, Device, Ensemble, Json, Names, Output, Precision, Quiet, Sizes, open_predictor, unset
 
 
 def predict(
     checkpoint: Checkpoint,
     images: Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGE...", help_behavior_hint="(at least one)")],
     top: int = 5,
+    batch_size: int = 32,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    out: Annotated[Path | None, unset("FILE", "answers are printed")] = None,
+    all_classes: bool = False,
+    overwrite: bool = False,
+    names: Names = None,
+    flip: bool = False,
+    sizes: Sizes = (),
+    ensemble: Ensemble = (),
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -25,24 +42,71 @@ def predict(
     Args:
         checkpoint: a file that swindow train wrote, or a classifier of any supported library (a file, a folder, or
             hf://org/name).
-        images: image files.
+        images: image files; folders, with all images in them and below; patterns such as "photos/**/*.jpg"; and -,
+            which stands for a list on standard input, one path per line.
         top: how many classes to show per image, the most probable first.
+        batch_size: images per forward pass.
+        out: write the answers to this file instead of printing them: a table (.csv, .parquet) or JSON lines (.jsonl).
+        all_classes: write the probabilities of all classes to the --out file or the --json document.
+        overwrite: replace the --out file if it exists.
+        flip: average the probabilities of each image and its mirror image.
     """
-    from ..checkpoints import load
-    from ..prediction import predict as run
+    from ..inference import Failure
+    from ..inference.answers import answer_as_json, writer
 
+    output, paths = Output(json, quiet), listed(images)
+    if out is not None and out.exists() and not overwrite:
+        raise ConfigError(f"{out} exists; try --overwrite, or another name")
+    predictor = open_predictor((checkpoint, *ensemble), device, precision, names, flip, sizes, output)
+    classes = predictor.card.class_names or ()
+    failures, found = 0, []
+    with ExitStack() as stack:
+        table = None if out is None else stack.enter_context(writer(out, classes, top, all_classes))
+        step = stack.enter_context(steps(output.bars, "predicting"))
+        for done, answer in enumerate(predictor(paths, batch_size, len(classes) if all_classes else top), start=1):
+            if isinstance(answer, Failure):
+                failures += 1
+                complain(answer.error)
+            elif table is None:
+                pairs = list(zip(answer.classes, answer.probabilities, strict=True))[:top]
+                output.result(f"{answer.image}: " + ", ".join(f"{name} {p:.3f}" for name, p in pairs))
+            if table is not None:
+                table.write(answer)
+            if json:
+                found.append(answer_as_json(answer))
+            step("", done, len(paths))
+    if out is not None:
+        output.say(f"wrote {out}: {len(paths) - failures} answers, {failures} images that could not be read")
+    output.put(found)
+    return 1 if failures else 0
+
+
+def listed(images: Sequence[str]) -> list[str]:
+    """Returns the paths of images that were given as files, folders, patterns or a list on standard input.
+
+    Raises:
+        ConfigError: nothing was given.
+        DataError: a folder holds no images, or no image matches a pattern.
+    """
     if not images:
         raise ConfigError("predict: got no image; try swindow predict CHECKPOINT IMAGE")
-    output, model, results, bad = Output(json, quiet), load(checkpoint), [], 0
+    from ..data import images_in, is_image
+
+    found = []
     for image in images:
-        try:
-            found = run(model, [image], top)[0]
-        except DataError as error:
-            complain(error)
-            bad += 1
-            continue
-        pairs = list(zip(found.classes, found.probabilities, strict=True))
-        output.result(f"{image}: " + ", ".join(f"{name} {p:.3f}" for name, p in pairs))
-        results.append({"image": image, "predictions": [{"class": name, "probability": p} for name, p in pairs]})
-    output.put(results)
-    return 1 if bad else 0
+        if image == "-":
+            found += [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line.strip()]
+        elif os.path.isdir(image):
+            found += _some(images_in(image), f"{image}: holds no images")
+        elif glob.has_magic(image) and not os.path.exists(image):
+            matching = sorted(path for path in glob.glob(image, recursive=True) if is_image(path))
+            found += _some(matching, f"{image}: no image matches this pattern")
+        else:
+            found.append(image)
+    return found
+
+
+def _some(paths: list[str], otherwise: str) -> list[str]:
+    if not paths:
+        raise DataError(otherwise)
+    return paths

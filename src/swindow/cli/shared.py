@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.console import Console
+from rich.table import Table
 from tyro.conf import Positional, arg
 
 from .. import console as console_
@@ -18,6 +19,7 @@ from .. import variants as variants_
 from ..errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from ..inference import Predictor
     from ..models import SwinTransformer
 
 
@@ -31,6 +33,36 @@ Checkpoint = Annotated[Positional[str], arg(metavar="CHECKPOINT")]
 Layout = Annotated[str | None, unset("LAYOUT", "it is recognised")]
 WindowSize = Annotated[int | None, unset("TOKENS", "as the file says")]
 InputSize = Annotated[int | None, unset("PIXELS", "as the file says")]
+Device = Annotated[
+    str, arg(metavar="DEVICE", help="where to run, for instance cpu, cuda or cuda:1; auto takes a GPU if there is one.")
+]
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16"], arg(help="number format of weights and activations; fp32 is exact.")
+]
+Names = Annotated[
+    Path | None,
+    arg(
+        metavar="FILE",
+        help="names of the classes, one per line in the order of the model's outputs.",
+        help_behavior_hint="(default: those of the checkpoint)",
+    ),
+]
+Sizes = Annotated[
+    tuple[int, ...],
+    arg(
+        metavar="PIXELS...",
+        help="average the probabilities of each image at these heights and widths.",
+        help_behavior_hint="(default: the size that the checkpoint was made for)",
+    ),
+]
+Ensemble = Annotated[
+    tuple[str, ...],
+    arg(
+        metavar="CHECKPOINT...",
+        help="more checkpoints with the same classes; the probabilities of all are averaged.",
+        help_behavior_hint="(default: none)",
+    ),
+]
 Json = Annotated[
     bool,
     arg(
@@ -58,6 +90,15 @@ class Output:
         self.console = _Console(stderr=json, quiet=quiet or others)
         # The same console where it shows both: it keeps lines and bars apart.
         self._results = _Console(quiet=json or others) if json or quiet else self.console
+
+    @property
+    def bars(self) -> Console:
+        """Where a bar is drawn: with the messages, or on standard error where these do not go to a terminal."""
+        return self.console if self.console.is_terminal or self.console.quiet else _Console(stderr=True)
+
+    def show(self, table: Table) -> None:
+        """Prints a table that is part of the result."""
+        self._results.print(table)
 
     def say(self, text: str) -> None:
         """Prints a message: what was found, how far it is, what was made."""
@@ -94,6 +135,23 @@ def load_or_create(checkpoint: str, output: Output) -> tuple[SwinTransformer, bo
         output.say(f"{checkpoint} is the name of a variant: the weights are random, untrained")
     model = create(checkpoint).eval() if known else load(checkpoint)
     return model, not known, variants_.image_size(checkpoint)
+
+
+def open_predictor(
+    checkpoints: Sequence[str],
+    device: str,
+    precision: str,
+    names: Path | None,
+    flip: bool,
+    sizes: Sequence[int],
+    output: Output,
+) -> Predictor:
+    """The predictor of a checkpoint, or of several."""
+    from ..inference import Predictor
+
+    for checkpoint in checkpoints:
+        checked_name(checkpoint)
+    return Predictor.open(*checkpoints, device=device, precision=precision, flip=flip, sizes=sizes)
 
 
 def checked_name(checkpoint: str) -> None:

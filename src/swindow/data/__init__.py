@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .augment import AUGMENTS, Augment
 from .digits import Digits, ImageArray, digits
-from .folder import ImageFolder, folder, image_suffixes
+from .folder import ImageFolder, folder, image_suffixes, images_in, is_image
 from .sample import DataInfo, Dataset, Sample, Splits, Subset
 from .split import digest, hold_out, stratified_split, warnings
 
@@ -27,6 +27,8 @@ __all__ = [
     "folder",
     "hold_out",
     "image_suffixes",
+    "images_in",
+    "is_image",
     "open",
     "stratified_split",
     "warnings",

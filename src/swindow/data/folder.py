@@ -100,7 +100,7 @@ def folder(root: str | Path, verify: bool = True, on_progress: Callable[[int, in
     _check(root, classes, usable[0], list(problems.values()), sum(map(len, listed)), ignored)
     if not usable[-1]:
         raise DataError(f"{root / parts[-1]}: no usable images are held out for evaluation; {_EXPECTED}")
-    loose = [entry.name for entry in _entries(root / parts[0]) if _is_image(entry.name) and entry.is_file()]
+    loose = [entry.name for entry in _entries(root / parts[0]) if is_image(entry.name) and entry.is_file()]
     if loose:
         notes.append(f"{root / parts[0]}: {len(loose)} images beside the class folders are not used: {loose[0]}, ...")
     if ignored:
@@ -220,10 +220,16 @@ def _files(folder: str | Path, key: str) -> Iterator[tuple[str, os.DirEntry[str]
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(_is_image(key) for key, _ in _files(folder, ""))
+    return any(is_image(key) for key, _ in _files(folder, ""))
 
 
-def _is_image(name: str) -> bool:
+def images_in(folder: str | Path) -> list[str]:
+    """Returns the paths of the files below a folder that have the suffix of an image, in a fixed order, none hidden."""
+    return [os.path.join(folder, key[1:]) for key, _ in _files(folder, "") if is_image(key)]
+
+
+def is_image(name: str | Path) -> bool:
+    """Returns whether a file has the suffix of an image."""
     return os.path.splitext(name)[1].lower() in image_suffixes()
 
 

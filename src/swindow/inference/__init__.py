@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .evaluate import ClassFigures, Evaluation, Mistake, evaluate
+from .evaluation import ClassFigures, Evaluation, Mistake, evaluate
 from .predictor import Failure, Predictor
 from .runtimes import PRECISIONS, RUNTIMES, ModelRuntime, Runtime
 
