@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
 import json
 import os
@@ -9,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -18,6 +21,14 @@ import swindow
 from helpers.folders import make_folder
 from swindow import cli, console
 from swindow.card import HeldOut, ModelCard, Preprocess
+from swindow.cli.shared import Output
+
+HEAVY = ("torch", "numpy", "rich", "tyro", "swindow.cli.shared", "swindow.training", "argparse")
+
+
+def summaries():
+    """Every command with its one line."""
+    return {name: summary for group in cli.COMMANDS.values() for name, summary in group.items()}
 
 
 @pytest.fixture
@@ -51,17 +62,17 @@ def picture(tmp_path):
 def test_train_evaluate_predict_inspect(run, tmp_path):
     folder, out = make_folder(tmp_path / "photos", each=6), tmp_path / "run"
     options = ["--variant", "swin_nano", "--epochs", 1, "--image-size", 8, "--workers", 0, "--out", out]
-    status, output, _ = run("train", folder, *options, "--json")
+    status, output, messages = run("train", folder, *options, "--json")
     assert status == 0
-    assert "epoch   1/1" in output
-    result = json.loads(output.splitlines()[-1])
+    assert "epoch   1/1" in messages
+    result = json.loads(output)
     status, output, _ = run("evaluate", out / "model.safetensors", folder, "--json")
-    measured = json.loads(output.splitlines()[-1])
+    measured = json.loads(output)
     assert status == 0
     assert set(measured) == {"accuracy", "loss", "images"}
     assert (measured["accuracy"], measured["images"]) == (result["accuracy"], 2)
     status, output, _ = run("inspect", out / "model.safetensors", "--json")
-    assert json.loads(output.splitlines()[-1])["class_names"] == ["cat", "dog"]
+    assert json.loads(output)["class_names"] == ["cat", "dog"]
 
 
 def test_evaluate_says_which_images_it_measured(run, checkpoint, tmp_path):
@@ -100,6 +111,112 @@ def test_help_of_a_flag_is_of_what_it_does(run, capsys):
     assert "--no-verify do not decode every image before training" in words
     assert "--value-range" in words
     assert "--verify " not in words
+
+
+def test_the_help_lists_every_command_as_its_own_help_begins(run):
+    status, output, error = run("--help")
+    assert (status, error) == (0, "")
+    assert run("-h") == (0, output, "")
+    assert run() == (2, output, "")  # wrong use, which is answered all the same
+    for name, summary in summaries().items():
+        command = getattr(importlib.import_module(f"swindow.cli.{name}"), name)
+        assert summary == command.__doc__.splitlines()[0]
+        assert f"  {name:10s} {summary}\n" in output
+        assert summary in run(name, "--help")[1]
+    folder = Path(cli.__file__).parent
+    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "shared", *summaries()}
+    assert output.count("\n  swindow ") == 3
+    for group in cli.COMMANDS:
+        assert f"\n{group}\n" in output
+
+
+def test_every_example_of_the_help_is_a_command_with_its_arguments(monkeypatch):
+    for example in cli.EXAMPLES:
+        _, name, *rest = example.split()
+        got = []
+        module = importlib.import_module(f"swindow.cli.{name}")
+        command = getattr(module, name)
+
+        def instead(*args, got=got, **options):
+            got.append((args, options))
+            return 0
+
+        monkeypatch.setattr(module, name, functools.wraps(command)(instead))
+        with pytest.raises(SystemExit) as end:
+            cli.main([name, *rest])
+        assert (end.value.code, len(got)) == (0, 1), example
+
+
+def test_version(run):
+    assert run("--version") == (0, f"swindow {swindow.__version__}\n", "")
+
+
+def test_an_unknown_command_names_the_nearest(run):
+    for args, expected in [
+        (("trian", "digits"), "unknown command 'trian' (did you mean 'train'"),
+        (("nonsense",), "unknown command 'nonsense'; try swindow --help"),
+        (("--quiet", "variants"), "unknown option '--quiet'; try swindow --help"),
+    ]:
+        status, output, error = run(*args)
+        assert (status, output, error.count("\n")) == (2, "", 1)
+        assert error.startswith(f"swindow: error: {expected}")
+
+
+def test_json_leaves_one_document_on_standard_output(run, checkpoint, picture):
+    for args in (
+        ("predict", checkpoint, picture),
+        ("inspect", "swin_nano"),
+        ("variants",),
+        ("bench", "swin_nano", "--batch", 1, "--size", 16, "--rounds", 1),
+    ):
+        plain, with_json = run(*args), run(*args, "--json")
+        assert (plain[0], with_json[0]) == (0, 0)
+        json.loads(with_json[1])
+        assert with_json[1].count("\n") == 1
+        assert plain[2] == ""
+
+
+def test_json_after_an_error_is_no_document(run, tmp_path):
+    status, output, error = run("inspect", tmp_path / "absent.safetensors", "--json")
+    assert (status, output, error.count("\n")) == (1, "", 1)
+
+
+def test_quiet_leaves_the_result(run, checkpoint, picture, tmp_path):
+    assert run("predict", checkpoint, picture, "--quiet") == run("predict", checkpoint, picture)
+    status, output, error = run("inspect", "swin_nano", "--quiet")
+    assert (status, error) == (0, "")
+    assert "untrained" in run("inspect", "swin_nano")[1]
+    assert "untrained" not in output
+    assert "694,756" in output
+    options = ["--variant", "swin_nano", "--epochs", 1, "--image-size", 8, "--workers", 0, "--out", tmp_path / "run"]
+    status, output, error = run("train", make_folder(tmp_path / "photos", each=6), *options, "--quiet")
+    assert (status, output.count("\n"), error) == (0, 1, "")
+    assert output.startswith("accuracy ")
+    status, output, error = run("variants", "--quiet", "--json")
+    assert (status, error) == (0, "")
+    json.loads(output)
+
+
+@pytest.mark.parametrize(("encoding", "written"), [("utf-8", "猫"), ("cp1252", "\\u732b"), ("utf-16", "猫")])
+def test_json_is_not_escaped_where_it_can_be_written(encoding, written, monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding=encoding))
+    Output(json=True).put({"class": "猫"})
+    assert raw.getvalue().decode(encoding) == f'{{"class": "{written}"}}\n'
+
+
+def test_of_several_processes_the_first_speaks(capsys, monkeypatch):
+    for rank, expected in (("0", ("a result\n", "")), ("1", ("", ""))):
+        monkeypatch.setenv("RANK", rank)
+        Output(quiet=True).result("a result")
+        assert tuple(capsys.readouterr()) == expected
+    for options in ({}, {"json": True}, {"quiet": True}):
+        output = Output(**options)
+        output.say("a message")
+        output.result("a result")
+        output.put({})
+        assert output.console.quiet
+    assert tuple(capsys.readouterr()) == ("", "")
 
 
 class Clock:
@@ -144,7 +261,7 @@ def test_without_a_terminal_a_line_comes_now_and_then_however_long_a_step_takes(
 
 def test_predict_json(run, checkpoint, picture):
     status, output, _ = run("predict", checkpoint, picture, picture, "--top", 2, "--json")
-    found = json.loads(output.splitlines()[-1])
+    found = json.loads(output)
     assert status == 0
     assert [f["image"] for f in found] == [str(picture)] * 2
     assert set(found[0]["predictions"][0]) == {"class", "probability"}
@@ -161,57 +278,78 @@ def test_predict_goes_on_after_a_broken_image(run, checkpoint, picture, tmp_path
 
 def test_explain_a_checkpoint_and_a_variant(run, checkpoint, picture, tmp_path):
     status, output, _ = run("explain", checkpoint, picture, "--out", tmp_path / "one", "--json")
-    found = json.loads(output.splitlines()[-1])
+    found = json.loads(output)
     assert status == 0
     assert found["trained"]
     assert sorted(map(str, (tmp_path / "one").iterdir())) == found["pictures"]
     assert found["page"] is None
     page = tmp_path / "two" / "page.html"
-    status, output, _ = run(
+    status, output, messages = run(
         "explain", "swin_nano", picture, "--out", page, "--size", 64, "--pixel", 3, 60, "--target", 5, "--json"
     )
-    assert "untrained" in output
-    found = json.loads(output.splitlines()[-1])
+    assert "untrained" in messages
+    found = json.loads(output)
     assert (found["trained"], found["page"], found["pictures"]) == (False, str(page), [])
     assert '"pixel":[3,60]' in page.read_text()
     assert "what speaks for class 5 (" in page.read_text()
     status, _, error = run("explain", "swin_nano", picture, "--out", page, "--size", 64, "--pixel", 64, 0)
     assert status == 1
     assert "inside the image" in error
-    wrong = [("target", "1000", 1, "1000 classes"), ("target", "cat", 2, "a number"), ("out", "a.png", 2, "a page")]
-    for option, value, expected, says in wrong:
-        status, _, error = run("explain", "swin_nano", picture, f"--{option}", value)
-        assert status == expected
-        assert says in error
+    status, _, error = run("explain", "swin_nano", picture, "--out", "a.png")
+    assert status == 2
+    assert "a page" in error
+
+
+def test_an_unknown_class_is_an_error_that_says_which_there_are(run, checkpoint, picture, tmp_path):
+    many = tmp_path / "many.safetensors"
+    model = swindow.create("swin_nano", num_classes=11)
+    model.card = ModelCard(class_names=(*"abcdefghij", "robin"), preprocess=Preprocess((32, 32)))
+    swindow.save(model, many)
+    for model, target, expected in [
+        ("swin_nano", "1000", "got class '1000', expected a number from 0 to 999"),
+        ("swin_nano", "-1", "got class '-1', expected a number from 0 to 999"),
+        ("swin_nano", "cat", "got class 'cat', expected a number from 0 to 999"),
+        (checkpoint, "3", "got class '3', expected a number from 0 to 2"),
+        (
+            checkpoint,
+            "be",
+            "got class 'be' (did you mean 'bee'?), expected 'ant', 'bee', 'cat' or a number from 0 to 2",
+        ),
+        (many, "robbin", "(did you mean 'robin'?), expected the name of a class or a number from 0 to 10"),
+    ]:
+        status, _, error = run("explain", model, picture, f"--target={target}")
+        assert (status, error.count("\n")) == (2, 1), error
+        assert error.endswith(f"{expected}\n")
 
 
 def test_variants_lists_every_name(run):
     status, output, _ = run("variants", "--json")
     assert status == 0
     assert all(name in output for name in swindow.list_variants())
-    assert json.loads(output.splitlines()[-1])["swin_tiny"]["depths"] == [2, 2, 6, 2]
+    assert json.loads(output)["swin_tiny"]["depths"] == [2, 2, 6, 2]
 
 
 def test_convert_inspect_and_use_other_libraries_files(run, checkpoint, tmp_path, picture):
     """Ours to timm and transformers and back; inspected, predicted with and trained on as they are."""
     there, folder = tmp_path / "timm.pth", tmp_path / "folder"
-    status, output, _ = run("convert", checkpoint, there, "--to", "timm", "--json")
+    status, output, messages = run("convert", checkpoint, there, "--to", "timm", "--json")
     assert status == 0
-    assert json.loads(output.splitlines()[-1])["difference"] <= 2e-5
-    assert "timm has mask_padding=False, the source True" in output
-    assert "a .pth file does not carry class_names, preprocess;" in output
-    assert "read again, its outputs are the same" in output
+    result = run("convert", checkpoint, there, "--to", "timm", "--overwrite")[1]
+    assert json.loads(output)["difference"] <= 2e-5
+    assert "timm has mask_padding=False, the source True" in messages
+    assert "a .pth file does not carry class_names, preprocess;" in messages
+    assert "read again, its outputs are the same" in result
     assert run("convert", there, folder, "--to", "transformers", "--input-size", 32)[0] == 0
     assert {p.name for p in folder.iterdir()} >= {"config.json", "model.safetensors"}
     status, output, _ = run("inspect", folder, "--json")
     assert status == 0
-    found = json.loads(output.splitlines()[-1])
+    found = json.loads(output)
     assert (found["layout"], found["variant"], found["input_size"]) == ("transformers", "swin_nano", [32, 32])
-    assert "GMACs" in output
-    assert "matched" in output
+    for line in ("GMACs", "matched"):
+        assert line in run("inspect", folder)[1]
     status, output, _ = run("predict", folder, picture, "--json")
     assert status == 0
-    assert len(json.loads(output.splitlines()[-1])[0]["predictions"]) == 3
+    assert len(json.loads(output)[0]["predictions"]) == 3
     photos, out = make_folder(tmp_path / "photos", each=6), tmp_path / "run"
     options = ["--epochs", 1, "--image-size", 8, "--workers", 0, "--out", out, "--weights", there]
     assert run("train", photos, *options)[0] == 0
@@ -248,11 +386,12 @@ def test_inspect_shows_the_card(run, tmp_path):
         licence="MIT",
     )
     swindow.save(model, tmp_path / "m.safetensors")
-    status, output, _ = run("inspect", tmp_path / "m.safetensors", "--json")
-    assert status == 0
+    _, output, _ = run("inspect", tmp_path / "m.safetensors")
     for line in ("task  classify", "data  insects", "held out  25% of it, seed 3", "licence  MIT", "fit squash"):
         assert line in output
-    found = json.loads(output.splitlines()[-1])
+    status, output, _ = run("inspect", tmp_path / "m.safetensors", "--json")
+    assert status == 0
+    found = json.loads(output)
     expected = {name: value for name, value in model.card.to_dict().items() if name != "format"}
     assert {name: found.get(name) for name in expected} == expected
     assert "format" not in found
@@ -320,7 +459,7 @@ def test_a_full_disk_while_saving(tmp_path):
 
 
 def test_help_and_variants_need_no_torch():
-    for args in (["--help"], ["train", "--help"], ["variants"]):
+    for args in (["--help"], *([name, "--help"] for name in summaries()), ["variants"]):
         code = f"""
 import sys
 from swindow import cli
@@ -331,6 +470,28 @@ except SystemExit as end: sys.exit(end.code or 'torch' in sys.modules)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert time.monotonic() - started < 10
+
+
+def test_the_first_help_and_the_version_import_nothing():
+    for args in (["--help"], ["-h"], ["--version"]):
+        code = f"""
+import sys
+from swindow import cli
+try: cli.main({args})
+except SystemExit as end: sys.exit(end.code or any(name in sys.modules for name in {HEAVY}))
+"""
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_command_imports_no_other():
+    code = """
+import sys
+from swindow import cli
+try: cli.main(["variants", "--quiet"])
+except SystemExit: print(*sorted(name for name in sys.modules if name.startswith("swindow.cli.")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "swindow.cli.shared swindow.cli.variants"
 
 
 def test_importing_swindow_imports_no_torch():

@@ -1,41 +1,153 @@
-"""The command line: each command parses, calls one public function, and prints."""
+"""The command line: ``main`` finds the command, whose module reads the options, calls one public function and prints.
+
+A command is a file here with one public function of the same name, and a line in ``COMMANDS``. Only the module of the
+command that was given is imported, and nothing at all for ``swindow --help``.
+"""
 
 from __future__ import annotations
 
+import importlib
 import io
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
-import tyro
-from tyro.conf import FlagCreatePairsOff
+from ..errors import ConfigError, SwindowError, nearest
 
-from ..errors import ConfigError, SwindowError
-from .learning import evaluate, train
-from .looking import explain, predict
-from .shared import complain
-from .speed import bench
-from .weights import convert, inspect, variants
+# The summaries are the first lines of the functions' docstrings.
+COMMANDS = {
+    "train": {"train": "Train a classifier on images, from scratch or from a checkpoint."},
+    "use": {
+        "predict": "Predict the classes of images.",
+        "evaluate": "Measure a trained model on images that it was not trained on.",
+    },
+    "understand": {"explain": "Draw how a model works on an image: windows, attention, Grad-CAM and cost."},
+    "weights": {
+        "inspect": "Show what a checkpoint holds and what became of each of its tensors.",
+        "convert": "Write a checkpoint in another library's layout and compare both models.",
+        "variants": "List the models that have names.",
+    },
+    "measure": {"bench": "Time a model and compare it with the matrix products of its linear layers."},
+}
 
-COMMANDS = {f.__name__: f for f in (train, evaluate, predict, explain, inspect, convert, bench, variants)}
+EXAMPLES = (
+    "swindow train photos/ --out runs/photos",
+    "swindow predict runs/photos/model.safetensors a.jpg b.jpg",
+    "swindow explain runs/photos/model.safetensors a.jpg --out report.html",
+)
+
+STOPPED, READER_GONE, TERMINATED = 130, 141, 143  # what a shell reports for SIGINT, SIGPIPE and SIGTERM
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM was received; it ends a command as Ctrl-C does."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command and exits: 0 success, 1 failure, 2 wrong use, 130 stopped by Ctrl-C."""
+    """Runs a command and exits.
+
+    The exit status is 0 for success, 1 for failure, 2 for wrong use, 130 for Ctrl-C, 143 for SIGTERM, and 141 where
+    what reads the output has gone away.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of classes and files may not exist in its encoding
             stream.reconfigure(errors="backslashreplace")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with _sigterm_as_ctrl_c():
+        try:
+            status = _status(arguments)
+        except BrokenPipeError:
+            if not _drop_output_without_reader():
+                raise  # another pipe, for instance that of a worker process
+            status = READER_GONE
+    sys.exit(status)
+
+
+def complain(error: SwindowError) -> None:
+    """Prints an error to standard error, on one line."""
+    print(f"swindow: error: {error}", file=sys.stderr)
+
+
+def _status(arguments: Sequence[str]) -> int:
+    """Runs a command; returns its exit status. Errors and signals become one line on standard error."""
     try:
-        status = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="swindow",
-            description="The Swin Transformer family: train, evaluate, predict, explain, convert, time.",
-            args=argv,
-            config=(FlagCreatePairsOff,),
-        )
+        return _run(arguments)
     except SwindowError as error:
         complain(error)
-        status = 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        print("swindow: stopped; the same command goes on from the last saved state", file=sys.stderr)
-        status = 130
-    sys.exit(status)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt as stop:
+        if int(os.environ.get("RANK", 0)) == 0:  # of several processes one speaks
+            print(f"swindow: stopped{f'; {stop}' if stop.args else ''}", file=sys.stderr)
+        return TERMINATED if isinstance(stop, Terminated) else STOPPED
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Runs a command; returns its exit status."""
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(_help())
+            return 0 if arguments else 2
+        name, *rest = arguments
+        if name == "--version":
+            from .. import __version__
+
+            print(f"swindow {__version__}")
+            return 0
+        known = [command for group in COMMANDS.values() for command in group]
+        if name not in known:
+            kind = "option" if name.startswith("-") else "command"
+            raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}; try swindow --help")
+        import tyro
+
+        command = getattr(importlib.import_module(f"{__name__}.{name}"), name)
+        return tyro.cli(command, prog=f"swindow {name}", args=rest, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as end:  # tyro's, after the help of a command or a wrong option
+        return int(end.code or 0)
+    finally:
+        print(end="", flush=True)  # here, where a reader that has gone away is noticed, not when Python ends
+
+
+def _help() -> str:
+    """What ``swindow --help`` prints."""
+    lines = ["swindow: train, use and understand Swin Transformers", "", "usage: swindow COMMAND [OPTIONS]"]
+    for group, commands in COMMANDS.items():
+        lines += ["", group, *(f"  {name:10s} {summary}" for name, summary in commands.items())]
+    lines += ["", "examples", *(f"  {example}" for example in EXAMPLES)]
+    lines += ["", "options", "  -h, --help show this text and exit", "  --version  show the version and exit"]
+    return "\n".join([*lines, "", "'swindow COMMAND --help' shows the options of a command."])
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Lets SIGTERM raise Terminated, as SIGINT raises KeyboardInterrupt.
+
+    Not under torchrun, which ends its processes itself: one that waits for the others in a collective would be late.
+    """
+    if threading.current_thread() is not threading.main_thread() or int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _drop_output_without_reader() -> bool:
+    """Whether what reads standard output or error has gone; what is left to write there is dropped then."""
+    gone = False
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            gone = True
+    return gone

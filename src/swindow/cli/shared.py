@@ -1,10 +1,12 @@
-"""What the commands share: the terminal, the result as JSON, the model of a checkpoint or a variant's name."""
+"""What the commands share: how they speak, the model of a checkpoint or a variant's name, the number of a class."""
 
 from __future__ import annotations
 
+import codecs
 import json as json_
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,16 +15,74 @@ from tyro.conf import Positional, arg
 
 from .. import console as console_
 from .. import variants as variants_
-from ..errors import SwindowError
+from ..errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from ..models import SwinTransformer
 
+
+def unset(metavar: str, then: str) -> Any:
+    """The help of an option whose default is None: what stands for its value, and what happens without it."""
+    return arg(metavar=metavar, help_behavior_hint=f"(default: {then})")
+
+
 Data = Annotated[Positional[str], arg(metavar="DATA")]
 Checkpoint = Annotated[Positional[str], arg(metavar="CHECKPOINT")]
+Layout = Annotated[str | None, unset("LAYOUT", "it is recognised")]
+WindowSize = Annotated[int | None, unset("TOKENS", "as the file says")]
+InputSize = Annotated[int | None, unset("PIXELS", "as the file says")]
+Json = Annotated[
+    bool,
+    arg(
+        help="print the result as one JSON document on standard output and nothing else there; messages go to standard "
+        "error."
+    ),
+]
+Quiet = Annotated[bool, arg(help="print the result and errors only.")]
 
 
-def load_or_create(checkpoint: str) -> tuple[SwinTransformer, bool, int]:
+class Output:
+    """How a command speaks. Of several processes the first does.
+
+    Args:
+        json: standard output gets one JSON document and nothing else; messages go to standard error.
+        quiet: print no messages, the result only.
+
+    Attributes:
+        console: where messages go; bars are drawn there.
+    """
+
+    def __init__(self, json: bool = False, quiet: bool = False) -> None:
+        others = int(os.environ.get("RANK", 0)) > 0
+        self.json = json and not others
+        self.console = _Console(stderr=json, quiet=quiet or others)
+        # The same console where it shows both: it keeps lines and bars apart.
+        self._results = _Console(quiet=json or others) if json or quiet else self.console
+
+    def say(self, text: str) -> None:
+        """Prints a message: what was found, how far it is, what was made."""
+        console_.say(self.console, text)
+
+    def result(self, text: str) -> None:
+        """Prints the result, or a part of it, for a person; with ``json`` the document stands for it."""
+        console_.say(self._results, text)
+
+    def put(self, value: Any) -> None:
+        """Prints the result as the JSON document, if one was asked for."""
+        if self.json:
+            unicode = codecs.lookup(sys.stdout.encoding or "ascii").name.startswith("utf")
+            print(json_.dumps(value, ensure_ascii=not unicode), flush=True)
+
+
+class _Console(Console):
+    """A console that lets the caller know when what reads it has gone; rich's own ends the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Is called while the BrokenPipeError is handled."""
+        raise
+
+
+def load_or_create(checkpoint: str, output: Output) -> tuple[SwinTransformer, bool, int]:
     """The model of a checkpoint or, said so, an untrained one of a variant's name; trained?; side of its images."""
     from ..checkpoints import load
     from ..models import create
@@ -31,7 +91,7 @@ def load_or_create(checkpoint: str) -> tuple[SwinTransformer, bool, int]:
     if not known:
         checked_name(checkpoint)
     if known:
-        say(f"{checkpoint} is the name of a variant: the weights are random, untrained")
+        output.say(f"{checkpoint} is the name of a variant: the weights are random, untrained")
     model = create(checkpoint).eval() if known else load(checkpoint)
     return model, not known, variants_.image_size(checkpoint)
 
@@ -42,22 +102,26 @@ def checked_name(checkpoint: str) -> None:
         variants_.variant_config(checkpoint)
 
 
-def console() -> Console:
-    """The terminal; of several processes one speaks."""
-    return Console(quiet=int(os.environ.get("RANK", 0)) > 0)
+def class_number(target: str, names: Sequence[str], count: int) -> int:
+    """Returns the number of a class that was given by its name or its number.
 
+    Args:
+        target: what was given.
+        names: the names of the classes; none where they are not known.
+        count: the number of classes.
 
-def say(text: str) -> None:
-    """Prints a line."""
-    console_.say(console(), text)
+    Raises:
+        ConfigError: there is no such class.
 
-
-def put_json(value: Any) -> None:
-    """The result as one line, the last one."""
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(json_.dumps(value), flush=True)
-
-
-def complain(error: SwindowError) -> None:
-    """Prints an error, on one line."""
-    print(f"swindow: error: {error}", file=sys.stderr)
+    Example:
+        >>> class_number("bee", ("ant", "bee"), 2), class_number("1", (), 1000)
+        (1, 1)
+    """
+    if target in names:
+        return names.index(target)
+    if target.isdecimal() and int(target) < count:
+        return int(target)
+    expected = f"a number from 0 to {count - 1}" if count else "none, as the model has no classes"
+    if names and not target.isdecimal():
+        expected = f"{', '.join(map(repr, names)) if len(names) <= 10 else 'the name of a class'} or {expected}"
+    raise ConfigError(f"got class {target!r}{nearest(target, names)}, expected {expected}")
