@@ -13,7 +13,7 @@ def evaluate(
     batch_size: int = 64,
     all: bool = False,
     held_out: Annotated[float | None, unset("FRACTION", "the images held out from training")] = None,
-    seed: Annotated[int | None, unset("INT", "the images held out from training")] = None,
+    seed: Annotated[int | None, unset("INT")] = None,
     device: str = "auto",
     json: Json = False,
     quiet: Quiet = False,
@@ -32,7 +32,7 @@ def evaluate(
         all: measure on all images, those used for training included.
         held_out: measure on this fraction of the images of every class, drawn at random; needs --seed, and data
             without a split of its own.
-        seed: the seed of that draw.
+        seed: the seed of that draw; needs --held-out.
         device: where to run, for instance cpu, cuda or cuda:1; auto takes a GPU if there is one.
     """
     from ..training import evaluate as measure
