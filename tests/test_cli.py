@@ -7,9 +7,12 @@ import importlib
 import io
 import json
 import os
+import re
 import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from helpers.folders import make_folder
 from swindow import cli, console
 from swindow.card import HeldOut, ModelCard, Preprocess
 from swindow.cli.shared import Output
+from swindow.training import state
 
 HEAVY = ("torch", "numpy", "rich", "tyro", "swindow.cli.shared", "swindow.training", "argparse")
 
@@ -219,6 +223,156 @@ def test_of_several_processes_the_first_speaks(capsys, monkeypatch):
     assert tuple(capsys.readouterr()) == ("", "")
 
 
+STOPPABLE = ["train", "digits", "--variant", "swin_nano", "--image-size", "8", "--device", "cpu", "--epochs", "500"]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def stopped(number, *args, when):
+    """Runs a command, sends it a signal, and returns its exit status and error output."""
+    command = [sys.executable, "-m", "swindow", *map(str, args)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=ONE_THREAD, **pipes) as process:
+        while not when(process) and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    return process.returncode, error
+
+
+def test_a_run_that_is_stopped_says_from_where_it_goes_on(tmp_path):
+    command = [*STOPPABLE, "--out", tmp_path]
+    found = stopped(signal.SIGTERM, *command, when=lambda _: (tmp_path / ".lock.json").exists())
+    assert found == (143, "swindow: stopped\n")  # nothing had been saved
+    assert list(tmp_path.iterdir()) == []
+    found = stopped(signal.SIGTERM, *command, when=lambda _: (tmp_path / "state.pt").exists())
+    assert found[0] == 143
+    step = re.fullmatch(r"swindow: stopped; the same command goes on from step (\d+)\n", found[1]).group(1)
+    lines = []
+
+    def goes_on(process):
+        lines.append(process.stdout.readline())
+        return lines[-1].startswith("going on")
+
+    found = stopped(signal.SIGINT, *command, when=goes_on)
+    assert lines[-1].startswith(f"going on after step {step} of ")
+    assert found == (130, f"swindow: stopped; the same command goes on from step {step}\n")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_other_commands_that_are_stopped_say_no_more(number, status):
+    command = ["bench", "swin_nano", "--size", "16", "--batch", "1", "--rounds", "1000000"]
+    found = stopped(number, *command, when=lambda process: process.stdout.readline().startswith("images of"))
+    assert found == (status, "swindow: stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "begun", "saved", "file", "expected"),
+    [
+        (False, False, None, False, ""),
+        (False, False, None, True, "; the same command goes on from the last saved state"),
+        (False, True, None, False, ""),
+        (False, True, 7, True, "; the same command goes on from step 7"),
+        (False, True, None, True, "; the same command goes on from the last saved state"),  # between file and report
+        (False, True, 7, False, ""),
+        (True, False, None, True, ""),  # the file is of the run that was to be replaced
+        (True, True, 7, True, "; the same command without --overwrite goes on from step 7"),
+    ],
+)
+def test_what_is_said_of_going_on_is_true(overwrite, begun, saved, file, expected, run, monkeypatch, tmp_path):
+    def train(data, settings, *, overwrite, progress):
+        if begun:
+            progress.started(20, 0)
+        if saved is not None:
+            progress.saved(saved)
+        if file:
+            (settings.out / state.FILE).touch()
+        progress.finished()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("swindow.training.train", train, raising=False)
+    options = ["--overwrite"] if overwrite else []
+    assert run("train", "digits", "--out", tmp_path, *options)[::2] == (130, f"swindow: stopped{expected}\n")
+    monkeypatch.setenv("RANK", "1")
+    assert run("train", "digits", "--out", tmp_path, *options) == (130, "", "")
+
+
+def instead_of_variants(monkeypatch, do):
+    def variants() -> int:
+        do()
+        return 0
+
+    monkeypatch.setattr("swindow.cli.variants.variants", variants)
+
+
+def test_the_handler_of_sigterm_is_there_for_one_command_and_not_under_torchrun(run, monkeypatch):
+    before, seen = signal.getsignal(signal.SIGTERM), []
+    instead_of_variants(monkeypatch, lambda: seen.append(signal.getsignal(signal.SIGTERM)))
+    assert run("variants") == (0, "", "")
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run("variants") == (0, "", "")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    thread = threading.Thread(target=run, args=("variants",))
+    thread.start()
+    thread.join()
+    assert [handler is before for handler in seen] == [False, True, True]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nothing_reads_ends_a_command_without_a_message(unbuffered, checkpoint, picture, tmp_path):
+    train = [*STOPPABLE, "--out", tmp_path / "run"]
+    predict = ["predict", checkpoint, *[picture] * 2]
+    options = ["variants", "--json", "--quiet"]
+    commands = ["--help"], ["--version"], ["convert", "--help"], ["variants"], options, predict, train
+    for args in commands[: 5 if unbuffered else None]:
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-m", "swindow", *map(str, args)]
+        environment = {**ONE_THREAD, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, ""), args
+    assert not list(tmp_path.glob("run/*"))
+
+
+def test_the_first_line_of_the_output_is_enough():
+    command = f"{sys.executable} -m swindow variants | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    first, status = done.stdout.splitlines()
+    assert first.split()[:2] == ["variant", "parameters"]
+    assert status in ("0", "141")  # head may have read everything
+    assert done.stderr == ""
+
+
+def test_without_standard_output_a_command_still_runs():
+    for options in ("", "--json --quiet"):
+        command = f"{sys.executable} -m swindow variants {options} >&-"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_another_broken_pipe_is_not_taken_for_that_of_the_output(run, monkeypatch):
+    def break_a_pipe():
+        raise BrokenPipeError("of a worker")
+
+    instead_of_variants(monkeypatch, break_a_pipe)
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        cli.main(["variants"])
+
+
+def test_the_text_of_an_argument_is_one_paragraph(monkeypatch):
+    """At any width: no line break of the docstring is left in it."""
+    texts = []
+    monkeypatch.setattr("tyro.cli", lambda command, **_: texts.append(command.__doc__) or 0)
+    for name in summaries():
+        with pytest.raises(SystemExit):
+            cli.main([name])
+    assert len(texts) == len(summaries())
+    for text in texts:
+        arguments = text.partition("Args:\n")[2]
+        assert all(re.match(r"    \w+: \w", line) for line in arguments.splitlines()), arguments
+
+
 class Clock:
     """A clock that is moved by hand."""
 
@@ -257,6 +411,27 @@ def test_without_a_terminal_a_line_comes_now_and_then_however_long_a_step_takes(
         time.sleep(0.01)
     shown.finished()
     assert text.getvalue() == "training: 10 of 1000  measuring held-out data: batch 3 of 12\n"
+
+
+def test_the_line_that_comes_now_and_then_ends_quietly_where_nothing_reads(monkeypatch):
+    shown, clock, _ = progress(monkeypatch, terminal=False)
+    unhandled = []
+    monkeypatch.setattr(threading, "excepthook", unhandled.append)
+
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    shown.console = Output().console
+    shown.console.file = Broken()
+    shown.started(steps=1000, done=0)
+    shown.step(10, {"loss": 1.5}, 320.0)
+    clock.now += 1
+    shown.clock.join(timeout=30)
+    assert not shown.clock.is_alive()
+    assert unhandled == []
+    with pytest.raises(BrokenPipeError):
+        shown.note("the next line")
 
 
 def test_predict_json(run, checkpoint, picture):

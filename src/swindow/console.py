@@ -6,7 +6,7 @@ import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich import progress as bars
@@ -24,6 +24,9 @@ class ConsoleProgress(Progress):
     Args:
         console: where to.
         epochs: of the run.
+
+    Attributes:
+        saved_step: the step that a stopped run goes on from; None before training begins.
     """
 
     def __init__(self, console: Console, epochs: int) -> None:
@@ -39,6 +42,7 @@ class ConsoleProgress(Progress):
         )
         self.task: bars.TaskID | None = None
         self.steps = self.done = self.done_before = 0
+        self.saved_step: int | None = None
         self.begun = self.last_line = time.monotonic()
         self.status, self.over = "", threading.Event()
         self.clock: threading.Thread | None = None
@@ -60,6 +64,7 @@ class ConsoleProgress(Progress):
         if done == steps:
             self._say("this run is complete; nothing is left to train")
         self.steps, self.done, self.done_before, self.begun = steps, done, done, time.monotonic()
+        self.saved_step = done
         self._show("training", done, steps, "")
 
     def step(self, done: int, figures: Mapping[str, float], images_per_s: float) -> None:
@@ -83,6 +88,10 @@ class ConsoleProgress(Progress):
             f"epoch {figures['epoch']:>3}/{self.epochs}  train loss {figures['train_loss']:.4f}  "
             f"held out: {'  '.join(held_out)}  {figures['images_per_s']:.0f} images/s  {self._left()}"
         )
+
+    def saved(self, done: int) -> None:
+        """Remembers it, for when the run is stopped."""
+        self.saved_step = done
 
     def finished(self) -> None:
         """Takes the bar away."""
@@ -112,9 +121,10 @@ class ConsoleProgress(Progress):
 
     def _tick(self) -> None:
         """Prints where the run stands when nothing has been printed for a while, however long a step takes."""
-        while not self.over.wait(max(0.0, self.last_line + QUIET - time.monotonic())):
-            if time.monotonic() - self.last_line >= QUIET:
-                self._say(self.status.strip())
+        with suppress(BrokenPipeError):  # what reads has gone, which ends the command when it prints its next line
+            while not self.over.wait(max(0.0, self.last_line + QUIET - time.monotonic())):
+                if time.monotonic() - self.last_line >= QUIET:
+                    self._say(self.status.strip())
 
     def _say(self, text: str) -> None:
         self.last_line = time.monotonic()

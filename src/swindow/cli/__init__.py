@@ -7,8 +7,11 @@ command that was given is imported, and nothing at all for ``swindow --help``.
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import os
+import re
+import select
 import signal
 import sys
 import threading
@@ -104,6 +107,8 @@ def _run(arguments: Sequence[str]) -> int:
         import tyro
 
         command = getattr(importlib.import_module(f"{__name__}.{name}"), name)
+        # tyro keeps the line breaks in the text of an argument; they would stand in the middle of lines
+        command.__doc__ = re.sub(r"\n {8,}", " ", inspect.cleandoc(command.__doc__ or ""))
         return tyro.cli(command, prog=f"swindow {name}", args=rest, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as end:  # tyro's, after the help of a command or a wrong option
         return int(end.code or 0)
@@ -143,11 +148,10 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 def _drop_output_without_reader() -> bool:
     """Whether what reads standard output or error has gone; what is left to write there is dropped then."""
-    gone = False
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            gone = True
-    return gone
+    watch = select.poll()
+    for stream in (1, 2):
+        watch.register(stream, 0)  # errors are reported all the same
+    gone = [stream for stream, event in watch.poll(0) if event & (select.POLLERR | select.POLLHUP)]
+    for stream in gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    return bool(gone)

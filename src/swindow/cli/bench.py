@@ -21,7 +21,7 @@ def bench(
     Those products alone are the shortest time that the model could take.
 
     Args:
-        checkpoint: a file that swindow train wrote, a checkpoint of any supported library (a file, a folder, or
+        checkpoint: a file that swindow train wrote, a checkpoint of any supported library (a file, a folder or
             hf://org/name), or the name of a variant, which is then timed with random weights.
         batch: batch sizes to time, in images.
         size: height and width of the images.

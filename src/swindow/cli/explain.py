@@ -27,7 +27,7 @@ def explain(
     The result is one page that can be opened in a browser without a network, or a folder of pictures.
 
     Args:
-        checkpoint: a file that swindow train wrote, a checkpoint of any supported library (a file, a folder, or
+        checkpoint: a file that swindow train wrote, a checkpoint of any supported library (a file, a folder or
             hf://org/name), or the name of a variant, which is then drawn with random weights.
         image: an image file.
         out: where to write: a name that ends in .html makes a page, any other name a folder of PNG pictures.

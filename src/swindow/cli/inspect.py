@@ -18,8 +18,7 @@ def inspect(
 
     Args:
         checkpoint: a file or folder of any supported library, hf://org/name, or the name of a variant.
-        layout: the layout of the checkpoint, that is, the library whose names it uses; those that 'swindow convert
-            --help' lists.
+        layout: the library whose names for tensors the checkpoint uses, one of those that the help of convert lists.
         window_size: side of a window, where the file does not say it (SwinV2 of timm).
         input_size: side of the images that the weights were trained on, where the file does not say it.
     """

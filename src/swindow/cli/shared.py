@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from ..models import SwinTransformer
 
 
-def unset(metavar: str, then: str) -> Any:
-    """The help of an option whose default is None: what stands for its value, and what happens without it."""
-    return arg(metavar=metavar, help_behavior_hint=f"(default: {then})")
+def unset(metavar: str, then: str = "") -> Any:
+    """The help of an option whose default is None: what stands for its value; what is used then, if no text says it."""
+    return arg(metavar=metavar, help_behavior_hint=f"(default: {then})" if then else "")
 
 
 Data = Annotated[Positional[str], arg(metavar="DATA")]
@@ -111,7 +111,7 @@ class Output:
     def put(self, value: Any) -> None:
         """Prints the result as the JSON document, if one was asked for."""
         if self.json:
-            unicode = codecs.lookup(sys.stdout.encoding or "ascii").name.startswith("utf")
+            unicode = codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name.startswith("utf")
             print(json_.dumps(value, ensure_ascii=not unicode), flush=True)
 
 

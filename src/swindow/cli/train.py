@@ -12,28 +12,25 @@ from ..console import ConsoleProgress
 from ..training.config import TrainConfig  # imports no torch; what does is imported inside the commands
 from .shared import Data, Json, Output, Quiet, unset
 
+STATE = "state.pt"  # training.state.FILE; importing that module may be what was interrupted
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings(TrainConfig):
     """The settings of a run, as the command line shows them."""
 
-    variant: Annotated[str | None, unset("NAME", "one that suits the data")] = None
-    weights: Annotated[Path | None, unset("CHECKPOINT", "random weights")] = None
-    lr: Annotated[float | None, unset("FLOAT", "one that suits the data")] = None
-    drop_path_rate: Annotated[float | None, unset("FRACTION", "that of the variant")] = None
-    image_size: Annotated[int | None, unset("PIXELS", "one that suits the data and the variant")] = None
-    value_range: Annotated[
-        tuple[float, float] | None,
-        unset("BLACK WHITE", "0 1 for floats, 0 and the largest value of the bit depth for integers"),
-    ] = None
-    workers: Annotated[
-        int | None, unset("INT", "0 for data in memory, else 4, or the number of cores if that is less")
-    ] = None
+    variant: Annotated[str | None, unset("NAME")] = None
+    weights: Annotated[Path | None, unset("CHECKPOINT")] = None
+    lr: Annotated[float | None, unset("FLOAT")] = None
+    drop_path_rate: Annotated[float | None, unset("FRACTION")] = None
+    image_size: Annotated[int | None, unset("PIXELS")] = None
+    value_range: Annotated[tuple[float, float] | None, unset("BLACK WHITE")] = None
+    workers: Annotated[int | None, unset("INT")] = None
     verify: Annotated[  # its flag is --no-verify
         bool,
         arg(
-            help="do not decode every image before training: a broken one ends the run when it is met",
-            help_behavior_hint="(by default they are decoded, and broken ones reported and skipped)",
+            help="do not decode every image once before training; a broken image then ends the run when it is read.",
+            help_behavior_hint="(by default broken images are found before training, reported and skipped)",
         ),
     ] = True
 
@@ -57,9 +54,12 @@ def train(
     """
     output = Output(json, quiet)
     progress = ConsoleProgress(output.console, settings.epochs)
-    from ..training import train as run
+    try:
+        from ..training import train as run
 
-    result = run(data, settings, overwrite=overwrite, progress=progress)
+        result = run(data, settings, overwrite=overwrite, progress=progress)
+    except KeyboardInterrupt as stop:
+        raise type(stop)(*_going_on(settings.out, progress.saved_step, overwrite)) from None
     best = result.best
     output.result(
         f"accuracy {result.accuracy:.4f} on {result.images} held-out images after the last epoch "
@@ -81,3 +81,17 @@ def train(
         }
     )
     return 0
+
+
+def _going_on(out: Path, step: int | None, overwrite: bool) -> tuple[str, ...]:
+    """How a run that was stopped can go on, in words; nothing where no state of it has been saved.
+
+    Args:
+        out: the folder of the run.
+        step: the step of the last state known to be saved, 0 where none is; None where training had not begun.
+        overwrite: whether it was to replace the run in that folder.
+    """
+    if (step is None and overwrite) or not (out / STATE).exists():
+        return ()
+    same = "the same command without --overwrite" if overwrite else "the same command"
+    return (f"{same} goes on from {f'step {step}' if step else 'the last saved state'}",)

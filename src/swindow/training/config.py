@@ -14,31 +14,38 @@ class TrainConfig:
     """The settings of a training run; the defaults train a small data set from scratch.
 
     Attributes:
-        variant: the model, a name that 'swindow variants' lists; by default one that suits the data.
-        weights: a checkpoint to start from instead of random weights; it brings its own architecture.
-        out: the folder for everything the run makes. A run that was stopped there goes on.
+        variant: the model to train, one of those that 'swindow variants' lists; by default one that suits the data.
+        weights: a checkpoint to start from; it decides the architecture too. By default the weights
+            are random.
+        out: the folder for everything that the run writes. If a run was stopped there, it goes on.
         epochs: passes over the training images.
-        batch_size: images per step, over all processes and accumulated parts together.
-        grad_checkpointing: work out again in backward what the inside of a block needs, instead of keeping it: less
+        batch_size: images per step of the optimizer, in all processes and all accumulated parts together.
+        grad_checkpointing: compute the inside of each block again in the backward pass instead of storing it: less
             memory, more time, the same result.
-        accumulate: parts that a batch is worked through in, to save memory; the result stays the same.
-        lr: the highest learning rate, reached after the warm-up; what suits the data by default.
-        min_lr: the learning rate at the end of the cosine.
-        warmup_epochs: epochs over which the learning rate grows linearly from nearly 0.
-        weight_decay: AdamW's weight decay; not applied to biases, norms and position tables.
-        clip: largest norm of the gradient.
-        label_smoothing: share of the target spread over all classes (fraction).
-        drop_path_rate: stochastic depth of the last block (fraction); the variant's own by default.
-        image_size: side of the images in pixels; what suits the data and the variant by default.
-        value_range: the values that stand for black and white in float and 16-bit images; by default 0 and 1 for
-            floats, 0 and the largest number of the bit depth for integers. 8-bit images ignore it.
-        augment: augmentation: photo (random resized crop, flip), affine (small moves), none; auto suits the data.
-        held_out: share of every class held out for evaluation (fraction), where the data has no split of its own.
-        seed: decides the split, the initial weights, the order of images and every random change.
+        accumulate: process each batch in so many parts, one after the other, and add up their gradients: less memory,
+            the same result.
+        lr: the highest learning rate, reached at the end of the warm-up; by default one that suits the data.
+        min_lr: the learning rate at the end of training; it falls to that along a cosine.
+        warmup_epochs: epochs in which the learning rate rises linearly from near 0.
+        weight_decay: weight decay of AdamW; not applied to biases, norms and position bias tables.
+        clip: gradients whose norm is larger are scaled down to this norm.
+        label_smoothing: fraction of each target that is spread evenly over all classes.
+        drop_path_rate: stochastic depth: the probability that the last block is skipped; it rises linearly to that
+            from 0 in the first block. By default the rate of the variant.
+        image_size: height and width in pixels that images are resized or cropped to; by default what the weights were
+            trained on, or what suits the data and the variant.
+        value_range: the values of black and white in images of floats or 16-bit integers; 8-bit images ignore it.
+            By default 0 and 1 for floats, 0 and the largest value of the bit depth for integers.
+        augment: random changes of the training images: photo (random resized crop and flip), affine (small shifts,
+            rotations and scalings) or none; auto chooses what suits the data.
+        held_out: fraction of the images of each class that is used for evaluation and not for training; ignored where
+            the data has a split of its own.
+        seed: seed of the split, the initial weights, the order of the images and all augmentation.
         device: where to run, for instance cpu, cuda or cuda:1; auto takes a GPU if there is one.
-        precision: fp32, bf16 (autocast), or auto: bf16 on GPUs that have it.
-        workers: processes that read images; by default none for data in memory, else up to 4. Changes no result.
-        save_minutes: how often a long epoch is saved so that a killed run loses little.
+        precision: fp32, or bf16 for mixed precision; auto takes bf16 on GPUs that support it, else fp32.
+        workers: processes that read images; the result does not depend on it. By default 0 for data in memory, else
+            the number of cores, at most 4.
+        save_minutes: minutes between two saved states of the run within an epoch; the end of each epoch is saved too.
         verify: decode every image once before training, so that broken ones are reported and skipped.
     """
 

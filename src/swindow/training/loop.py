@@ -337,7 +337,7 @@ class Run:
             states.save(self.out, self.state, self.identity, weights)
 
         self.here.on_first(write)
-        self.saved = time.monotonic()
+        self.after_saving()
         self.progress.epoch(self.state.history[-1])
 
     @property
@@ -349,7 +349,12 @@ class Run:
         """Writes the state of the run."""
         weights = self.parallel.state(self.optimizer)
         self.here.on_first(lambda: states.save(self.out, self.state, self.identity, weights))
+        self.after_saving()
+
+    def after_saving(self) -> None:
+        """Remembers when that was, and reports it."""
         self.saved = time.monotonic()
+        self.progress.saved(self.state.epoch * self.plan.steps + self.state.step)
 
     def finish(self) -> TrainResult:
         """Draws the pictures and returns the result."""

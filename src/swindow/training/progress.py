@@ -27,5 +27,8 @@ class Progress:
     def epoch(self, figures: Mapping[str, Any]) -> None:
         """An epoch is done and evaluated: its line of metrics.jsonl."""
 
+    def saved(self, done: int) -> None:
+        """The state after so many steps of all epochs has been saved: a run that is stopped now goes on from there."""
+
     def finished(self) -> None:
         """Training is over, or was stopped by an error."""
