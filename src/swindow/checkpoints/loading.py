@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..card import ModelCard, Preprocess
+from ..class_names import imagenet_1k
 from ..config import PerAxis, SwinConfig
 from ..errors import CheckpointError, ConfigError, nearest
 from ..models import SwinTransformer
@@ -31,6 +32,7 @@ KEY = "swindow"  # our entry in the header of a safetensors file: config and car
 CARRIED = "swindow.card"  # that in files of other layouts
 CARRIED_BEFORE = "swindow.metadata"  # as it was called before cards had a format number
 IMAGENET_22K = 21_841
+IMAGENET_1K = 1000
 ROWS_OF_1K = Path(__file__).with_name("imagenet_22k_to_1k.txt")
 
 
@@ -60,7 +62,8 @@ def load(
             some of its fields, for instance ``{"window_size": 8}``.
         num_classes: another number of classes: the head is replaced by a newly initialised one and the class names
             and the task are dropped (for 1000 of ImageNet-22k's 21,841, by the rows of those classes, as in the
-            official code); 0 removes the head. What only pre-training needs (mask token, decoder) is dropped too.
+            official code, and the names are those of ImageNet-1k); 0 removes the head. What only pre-training needs
+            (mask token, decoder) is dropped too.
         in_chans: another number of input channels: the patch embedding is adapted, the sum over channels kept, and the
             preprocessing, made for the old number, is dropped.
         window_size: other windows, as in SwinConfig: tables of position biases are resized, a continuous bias keeps
@@ -137,8 +140,11 @@ def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer
         card = card.replace(preprocess=None)
     if wanted.num_classes not in (None, config.num_classes):  # what is left is of the weights, their split too
         card = card.replace(class_names=None, task=None, settings={})
-    model.card = None if card == ModelCard() else card
+        kind.assumed.pop("class_names", None)
     left, made, rows = ({}, (), {}) if wanted.num_classes is None else replace_head(model, wanted.num_classes)
+    if rows:
+        card = card.replace(class_names=[name for _, name in imagenet_1k()])
+    model.card = None if card == ModelCard() else card
     dropped = {
         **found.beside,
         **reading.dropped,
@@ -253,6 +259,16 @@ def _card(found: Source, reading: Reading, about: Hints, kind: Architecture) -> 
     names = found.about.get("CLASSES") or (found.about.get("dataset_meta") or {}).get("classes")
     if isinstance(names, (list, tuple)) and card.class_names is None:
         card = card.replace(class_names=tuple(map(str, names)))
+    if (
+        card.class_names is None
+        and config.num_classes == IMAGENET_1K
+        and config.ndim == 2
+        and reading.layout is not OWN
+    ):
+        card = card.replace(class_names=[name for _, name in imagenet_1k()])
+        kind.assumed["class_names"] = (
+            "those of ImageNet-1k, as the file has 1000 classes and no names; --names FILE gives others"
+        )
     if len(card.class_names or ()) != config.num_classes:
         card = card.replace(class_names=None)
     if card.preprocess is None and config.ndim == 2 and config.in_chans == 3 and reading.layout is not OWN:
@@ -292,7 +308,7 @@ def replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, st
     if num_classes == old:
         return dropped, (), {}
     model.config = model.config.replace(num_classes=num_classes)
-    if (old, num_classes) == (IMAGENET_22K, 1000):
+    if (old, num_classes) == (IMAGENET_22K, IMAGENET_1K):
         rows = torch.tensor([int(row) for row in ROWS_OF_1K.read_text().split()])
         with Undrawn():
             head = Linear(model.config.width(model.config.num_stages - 1), num_classes, device="meta")

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..card import ModelCard, Preprocess, preprocessing
 from ..checkpoints import replace_head
+from ..class_names import imagenet_1k, numbers
 from ..data import AUGMENTS, DataInfo, Sample
-from ..errors import ConfigError, DataError, InputError
+from ..errors import ConfigError, DataError, InputError, shortened
 from ..media import prepare, to_tensor
 from ..models import SwinTransformer, create
 from .task import Batch, Example
@@ -151,6 +152,9 @@ class Classify:
     def of(cls, model: SwinTransformer, info: DataInfo) -> Classify:
         """Returns the task of a trained model, as its card describes it, for the classes of some data.
 
+        Classes go by their names, or by their synsets where the model's are those of ImageNet-1k. They go by their
+        order where the model has no names, or only the names that loading assumed and the data has none of them.
+
         Raises:
             DataError: the data has a class that the model does not know, or another number of nameless classes.
             InputError: the model has no head.
@@ -162,18 +166,27 @@ class Classify:
             )
         how = ClassifySettings(preprocess=preprocessing(model.card, channels=model.config.in_chans))
         names = model.card.class_names if model.card else None
-        if names is None:
-            if len(info.class_names) != model.config.num_classes:
-                raise DataError(
-                    f"got {len(info.class_names)} classes in {info.name}, the model has {model.config.num_classes}"
-                )
+        known = {} if names is None else numbers(names)
+        unknown = [name for name in info.class_names if name not in known]
+        count, expected = len(info.class_names), model.config.num_classes
+        if count == expected and (names is None or (len(unknown) == count and _assumed(model))):
             return cls(how)
-        for name in info.class_names:
-            if name not in names:
-                raise DataError(
-                    f"{info.name} has class {name!r}, which the model does not know; it knows {list(names)}"
-                )
-        return cls(how, outputs=tuple(map(names.index, info.class_names)))
+        advice = "to teach it these classes, fine-tune it: swindow train DATA --weights CHECKPOINT"
+        if names is None:
+            raise DataError(f"got {count} classes in {info.name}, the model has {expected}; {advice}")
+        if unknown:
+            raise DataError(
+                f"{info.name} has class{'' if len(unknown) == 1 else 'es'} {shortened(unknown)}, which the model does "
+                f"not know; it knows {shortened(names)}; {advice}"
+            )
+        return cls(how, outputs=tuple(known[name] for name in info.class_names))
+
+
+def _assumed(model: SwinTransformer) -> bool:
+    """Whether the names of a model's classes are those that loading assumed, not replaced since."""
+    report, card = model.load_report, model.card
+    names = card.class_names if card else None
+    return report is not None and "class_names" in report.assumed and names == tuple(n for _, n in imagenet_1k())
 
 
 class Confusion:
