@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..card import ModelCard, Preprocess
 from ..class_names import imagenet_1k
-from ..config import PerAxis, SwinConfig
-from ..errors import CheckpointError, ConfigError, nearest
+from ..config import PerAxis, SwinConfig, check_fields
+from ..errors import CheckpointError, ConfigError
 from ..models import SwinTransformer
 from ..models.linear import Linear
 from ..models.shadow import Undrawn, shadow
@@ -46,6 +46,7 @@ def load(
     input_size: int | tuple[int, ...] | None = None,
     table_resize: Resize = "bicubic",
     dtype: torch.dtype | None = torch.float32,
+    **fields: Any,
 ) -> SwinTransformer:
     """Returns the model that some weights are of, whichever library wrote them, in eval mode on the CPU.
 
@@ -73,6 +74,8 @@ def load(
             are resized.
         table_resize: how tables are resized: ``"bicubic"``, or ``"geometric"`` as in SimMIM (needs scipy).
         dtype: of the model's weights; None: as in the source.
+        **fields: other fields of SwinConfig that tensors leave open, for instance ``drop_path_rate=0.1`` or
+            ``frozen_stages=2``; the same as in ``config``, and above it.
 
     Raises:
         CheckpointError: the source is absent, broken, refused, or of another kind; or it leaves something open: then
@@ -86,13 +89,13 @@ def load(
         >>> swindow.load(path, num_classes=3).load_report.initialised
         ('head.weight', 'head.bias')
     """
+    if config is not None and not isinstance(config, (SwinConfig, Mapping)):
+        raise ConfigError(f"config: got {config!r}, expected a SwinConfig or a dict of its fields")
+    known = {**(config.to_dict() if isinstance(config, SwinConfig) else config or {}), **fields}
+    wanted = Wanted(known, layout, num_classes, in_chans, window_size, input_size, table_resize, dtype)
     found = open_source(source)
     about = hints(found.neighbours)
     about.certain = found.whole_folder
-    if config is not None and not isinstance(config, (SwinConfig, Mapping)):
-        raise ConfigError(f"config: got {config!r}, expected a SwinConfig or a dict of its fields")
-    known = config.to_dict() if isinstance(config, SwinConfig) else dict(config or {})
-    wanted = Wanted(known, layout, num_classes, in_chans, window_size, input_size, table_resize, dtype)
     return load_tensors(found, about, wanted)
 
 
@@ -111,10 +114,7 @@ class Wanted:
 
     def __post_init__(self) -> None:
         check_resize(self.table_resize)
-        fields = [field.name for field in dataclasses.fields(SwinConfig)]
-        for name in self.config:
-            if name not in fields:
-                raise ConfigError(f"config: {name!r} is no field of SwinConfig{nearest(str(name), fields)}")
+        check_fields(self.config)
         if self.dtype is not None and not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
             raise ConfigError(f"dtype: got {self.dtype!r}, expected a floating type, such as torch.float32, or None")
 
