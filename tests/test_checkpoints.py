@@ -95,6 +95,20 @@ def test_training_does_not_change_the_file_that_weights_are_mapped_from(model, t
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+def test_fields_that_tensors_leave_open(model, tmp_path):
+    for path, layout in (("m.safetensors", "swindow"), ("m.pth", "timm")):
+        swindow.save(model, tmp_path / path, layout)
+        found = swindow.load(
+            tmp_path / path, config={"drop_path_rate": 0.3, "shrink": "min"}, drop_path_rate=0.4, frozen_stages=1
+        )
+        assert (found.config.drop_path_rate, found.config.frozen_stages, found.config.shrink) == (0.4, 1, "min")
+        assert not any(p.requires_grad for p in found.stages[0].parameters())
+        assert all(p.requires_grad for p in found.stages[1].parameters())
+        assert not any(m.training for m in found.train().stages[0].modules())
+        with pytest.raises(ConfigError, match=r"'frozen_stage' is no field .*\(did you mean 'frozen_stages'"):
+            swindow.load(tmp_path / path, frozen_stage=1)
+
+
 def test_half_precision_files_load_as_fp32(model, tmp_path):
     swindow.save(model.half(), tmp_path / "m.safetensors")
     assert {p.dtype for p in swindow.load(tmp_path / "m.safetensors").parameters()} == {torch.float32}

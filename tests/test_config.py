@@ -4,9 +4,10 @@ import re
 
 import pytest
 
+import swindow
 from swindow import SwinConfig, list_variants
 from swindow.errors import ConfigError, SwindowError
-from swindow.variants import image_size, variant_config
+from swindow.variants import ELSEWHERE, image_size, variant_config
 
 TINY = {"depths": (2, 2), "num_heads": (1, 2), "embed_dim": 8}
 
@@ -112,6 +113,43 @@ def test_an_unknown_variant_names_the_nearest():
         variant_config("swin_tinny")
     with pytest.raises(ConfigError, match=r"unknown variant 'resnet50'; 'swindow variants' lists all \d+"):
         variant_config("resnet50")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("swin_tiny_patch4_window7_224", "swin_tiny"),
+        ("swin_tiny_patch4_window7_224.ms_in1k", "swin_tiny"),
+        ("swin_base_patch4_window12_384", "swin_base_w12_384"),
+        ("swin_large_patch4_window12_384_22k.pth", "swin_large_w12_384"),
+        ("swinv2_tiny_window8_256", "swinv2_tiny_w8"),
+        ("swinv2_base_window12_192.ms_in22k", "swinv2_base_w12_192"),
+        ("swinv2_base_patch4_window12to16_192to256_22kto1k_ft", "swinv2_base_w12to16"),
+        ("microsoft/swin-tiny-patch4-window7-224", "swin_tiny"),
+        ("microsoft/swinv2-large-patch4-window12to24-192to384-22kto1k-ft", "swinv2_large_w12to24"),
+        ("swin_t", "swin_tiny"),
+        ("swin_v2_b", "swinv2_base_w8"),
+        ("Swin_S_Weights.IMAGENET1K_V1", "swin_small"),
+        ("swin3d_b", "swin3d_base"),
+        ("swin_base_patch244_window877_kinetics400_1k", "swin3d_base"),
+    ],
+)
+def test_names_of_other_libraries_are_suggested(theirs, ours):
+    with pytest.raises(ConfigError, match=rf"{re.escape(theirs)}' \(did you mean '{ours}'\?\)"):
+        variant_config(theirs)
+
+
+def test_suggestions_are_variants():
+    assert set(ELSEWHERE.values()) <= set(list_variants())
+    assert not set(ELSEWHERE) & set(list_variants())
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_weights_are_not_loaded_by_the_name_of_a_variant(value):
+    for make in (swindow.create, lambda _, **fields: swindow.load({}, **fields)):
+        with pytest.raises(ConfigError, match=r"'pretrained' .*swindow.load\(FILE\), or .*hf://org/name") as caught:
+            make("swin_tiny", pretrained=value)
+        assert "pretrained_window_size" not in str(caught.value)
 
 
 def test_a_config_is_frozen_and_can_be_compared_and_hashed():

@@ -573,6 +573,18 @@ def test_convert(model, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "in.safetensors", "out.pth"]  # no trial is left
 
 
+def test_suffixes_are_checked_before_any_work(tmp_path):
+    """The source is not opened: it is not even there."""
+    for out, to, hint in (("m.onnx", "swindow", ""), ("m", "microsoft", ""), ("m.bin", "timm", "; layout 'timm'")):
+        with pytest.raises(CheckpointError) as caught:
+            swindow.convert(tmp_path / "absent.pth", tmp_path / out, to=to)
+        message = f"{tmp_path / out}: expected a name that ends in .safetensors or .pth{hint}"
+        assert str(caught.value).startswith(message)
+        with pytest.raises(CheckpointError, match="expected a name that ends in"):
+            swindow.save(swindow.create("swin_nano"), tmp_path / out, to)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from .errors import ConfigError, nearest
@@ -203,13 +203,23 @@ class SwinConfig:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> SwinConfig:
         """Builds a config from a dict, for instance one read from JSON. Raises ConfigError for an unknown field."""
-        known = [f.name for f in dataclasses.fields(cls)]
-        for name in fields:
-            if name not in known:
-                raise ConfigError(
-                    f"{name!r} is no field of SwinConfig{nearest(str(name), known)}; fields: {', '.join(known)}"
-                )
+        check_fields(fields)
         return cls(**{name: _tuples(value) for name, value in fields.items()})
+
+
+def check_fields(names: Iterable[object]) -> None:
+    """Raises ConfigError for a name that no field of SwinConfig has; the nearest are named."""
+    known = [field.name for field in dataclasses.fields(SwinConfig)]
+    for name in names:
+        if name == "pretrained":
+            raise ConfigError(
+                "'pretrained' is no field of SwinConfig; weights are loaded from a file for now, not by the name of a "
+                'variant: swindow.load(FILE), or swindow.load("hf://org/name")'
+            )
+        if name not in known:
+            raise ConfigError(
+                f"{name!r} is no field of SwinConfig{nearest(str(name), known)}; fields: {', '.join(known)}"
+            )
 
 
 _LEAST: dict[str, int] = {

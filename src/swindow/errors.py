@@ -15,7 +15,7 @@ Every message says what was got, what was expected and what to try, on one line.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class SwindowError(Exception):
@@ -47,6 +47,19 @@ class TrainingError(SwindowError):
 
 class OutputError(SwindowError):
     """A result could not be written; what stood at that place before is intact."""
+
+
+def shortened(names: Sequence[str], most: int = 10) -> str:
+    """Returns names side by side; of more than ``most`` the first ones, and how many follow.
+
+    Example:
+        >>> shortened(["cat", "dog"])
+        "'cat', 'dog'"
+        >>> shortened("abcd", most=2)
+        "'a', 'b' ... and 2 more"
+    """
+    more = f" ... and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

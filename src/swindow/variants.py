@@ -120,6 +120,41 @@ PARAMETERS: dict[str, int] = {
     "swin3d_base": 88_048_984,
 }
 
+# What torchvision, then timm, transformers and the official code (without "_patch4") call them, or how that begins; for
+# suggestions only.
+ELSEWHERE: dict[str, str] = {
+    "swin_t": "swin_tiny",
+    "swin_s": "swin_small",
+    "swin_b": "swin_base",
+    "swin_v2_t": "swinv2_tiny_w8",
+    "swin_v2_s": "swinv2_small_w8",
+    "swin_v2_b": "swinv2_base_w8",
+    "swin3d_t": "swin3d_tiny",
+    "swin3d_s": "swin3d_small",
+    "swin3d_b": "swin3d_base",
+    "swin_tiny_window7": "swin_tiny",
+    "swin_small_window7": "swin_small",
+    "swin_base_window7": "swin_base",
+    "swin_large_window7": "swin_large",
+    "swin_base_window12": "swin_base_w12_384",
+    "swin_large_window12": "swin_large_w12_384",
+    "swinv2_tiny_window8": "swinv2_tiny_w8",
+    "swinv2_small_window8": "swinv2_small_w8",
+    "swinv2_base_window8": "swinv2_base_w8",
+    "swinv2_tiny_window16": "swinv2_tiny_w16",
+    "swinv2_small_window16": "swinv2_small_w16",
+    "swinv2_base_window16": "swinv2_base_w16",
+    "swinv2_base_window12": "swinv2_base_w12_192",
+    "swinv2_large_window12": "swinv2_large_w12_192",
+    "swinv2_base_window12to16": "swinv2_base_w12to16",
+    "swinv2_large_window12to16": "swinv2_large_w12to16",
+    "swinv2_base_window12to24": "swinv2_base_w12to24",
+    "swinv2_large_window12to24": "swinv2_large_w12to24",
+    "swin_tiny_patch244": "swin3d_tiny",
+    "swin_small_patch244": "swin3d_small",
+    "swin_base_patch244": "swin3d_base",
+}
+
 # The side, in pixels, of the square image a variant is meant for; it fixes nothing, any size runs.
 IMAGE_SIZE: dict[str, int] = {
     "swin_nano": 32,
@@ -163,10 +198,16 @@ def variant_config(name: str, **fields: Any) -> SwinConfig:
         10
     """
     if name not in VARIANTS:
-        raise ConfigError(
-            f"unknown variant {name!r}{nearest(str(name), VARIANTS)}; 'swindow variants' lists all {len(VARIANTS)}"
-        )
+        other = _elsewhere(str(name))
+        meant = nearest(str(name), VARIANTS) if other is None else f" (did you mean {other!r}?)"
+        raise ConfigError(f"unknown variant {name!r}{meant}; 'swindow variants' lists all {len(VARIANTS)}")
     return SwinConfig.from_dict({**VARIANTS[name], **fields})
+
+
+def _elsewhere(name: str) -> str | None:
+    """The variant that another library calls so; None: it is no such name."""
+    plain = name.lower().rpartition("/")[2].partition(".")[0].replace("-", "_").replace("_patch4", "")
+    return next((ours for start, ours in ELSEWHERE.items() if f"{plain}_".startswith(f"{start}_")), None)
 
 
 def image_size(name: str) -> int:

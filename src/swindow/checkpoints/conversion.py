@@ -18,7 +18,7 @@ from ..models import SwinTransformer
 from .describing import describe
 from .files import checked, reason
 from .loading import load
-from .saving import save
+from .saving import check_suffix, is_folder, save
 
 NEAR = 2e-5  # largest difference over largest value, fp32
 RULES = ("shrink", "shift_single", "mask_padding", "patch_remainder")
@@ -72,6 +72,7 @@ def convert(
         OutputError: it cannot be written.
     """
     out = checked(out)
+    check_suffix(out, to)
     _check_place(source, out, to, overwrite)
     model = load(source, input_size=input_size, **settings)
     trial = out.with_name(f".{uuid.uuid4().hex[:12]}-{out.name[-100:]}")  # of the same suffix
@@ -145,7 +146,7 @@ def _check_place(source: str | Path, out: Path, to: str, overwrite: bool) -> Non
             raise CheckpointError(f"{out}: is the source itself; try another name")
     except (OSError, ValueError) as error:
         raise OutputError(f"could not write {str(out)[:80]!r}: {error}; try another name") from error
-    if out.is_dir() != (to == "transformers" or (to == "timm" and out.suffix == "")):
+    if out.is_dir() != is_folder(out, to):
         raise OutputError(f"{out}: is a {'folder' if out.is_dir() else 'file'}, layout {to!r} is not; try another name")
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..card import ModelCard, Preprocess
-from ..config import PerAxis, SwinConfig
-from ..errors import CheckpointError, ConfigError, nearest
+from ..class_names import imagenet_1k
+from ..config import PerAxis, SwinConfig, check_fields
+from ..errors import CheckpointError, ConfigError
 from ..models import SwinTransformer
 from ..models.linear import Linear
 from ..models.shadow import Undrawn, shadow
@@ -31,6 +32,7 @@ KEY = "swindow"  # our entry in the header of a safetensors file: config and car
 CARRIED = "swindow.card"  # that in files of other layouts
 CARRIED_BEFORE = "swindow.metadata"  # as it was called before cards had a format number
 IMAGENET_22K = 21_841
+IMAGENET_1K = 1000
 ROWS_OF_1K = Path(__file__).with_name("imagenet_22k_to_1k.txt")
 
 
@@ -44,6 +46,7 @@ def load(
     input_size: int | tuple[int, ...] | None = None,
     table_resize: Resize = "bicubic",
     dtype: torch.dtype | None = torch.float32,
+    **fields: Any,
 ) -> SwinTransformer:
     """Returns the model that some weights are of, whichever library wrote them, in eval mode on the CPU.
 
@@ -60,7 +63,8 @@ def load(
             some of its fields, for instance ``{"window_size": 8}``.
         num_classes: another number of classes: the head is replaced by a newly initialised one and the class names
             and the task are dropped (for 1000 of ImageNet-22k's 21,841, by the rows of those classes, as in the
-            official code); 0 removes the head. What only pre-training needs (mask token, decoder) is dropped too.
+            official code, and the names are those of ImageNet-1k); 0 removes the head. What only pre-training needs
+            (mask token, decoder) is dropped too.
         in_chans: another number of input channels: the patch embedding is adapted, the sum over channels kept, and the
             preprocessing, made for the old number, is dropped.
         window_size: other windows, as in SwinConfig: tables of position biases are resized, a continuous bias keeps
@@ -70,6 +74,8 @@ def load(
             are resized.
         table_resize: how tables are resized: ``"bicubic"``, or ``"geometric"`` as in SimMIM (needs scipy).
         dtype: of the model's weights; None: as in the source.
+        **fields: other fields of SwinConfig that tensors leave open, for instance ``drop_path_rate=0.1`` or
+            ``frozen_stages=2``; the same as in ``config``, and above it.
 
     Raises:
         CheckpointError: the source is absent, broken, refused, or of another kind; or it leaves something open: then
@@ -83,13 +89,13 @@ def load(
         >>> swindow.load(path, num_classes=3).load_report.initialised
         ('head.weight', 'head.bias')
     """
+    if config is not None and not isinstance(config, (SwinConfig, Mapping)):
+        raise ConfigError(f"config: got {config!r}, expected a SwinConfig or a dict of its fields")
+    known = {**(config.to_dict() if isinstance(config, SwinConfig) else config or {}), **fields}
+    wanted = Wanted(known, layout, num_classes, in_chans, window_size, input_size, table_resize, dtype)
     found = open_source(source)
     about = hints(found.neighbours)
     about.certain = found.whole_folder
-    if config is not None and not isinstance(config, (SwinConfig, Mapping)):
-        raise ConfigError(f"config: got {config!r}, expected a SwinConfig or a dict of its fields")
-    known = config.to_dict() if isinstance(config, SwinConfig) else dict(config or {})
-    wanted = Wanted(known, layout, num_classes, in_chans, window_size, input_size, table_resize, dtype)
     return load_tensors(found, about, wanted)
 
 
@@ -108,10 +114,7 @@ class Wanted:
 
     def __post_init__(self) -> None:
         check_resize(self.table_resize)
-        fields = [field.name for field in dataclasses.fields(SwinConfig)]
-        for name in self.config:
-            if name not in fields:
-                raise ConfigError(f"config: {name!r} is no field of SwinConfig{nearest(str(name), fields)}")
+        check_fields(self.config)
         if self.dtype is not None and not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
             raise ConfigError(f"dtype: got {self.dtype!r}, expected a floating type, such as torch.float32, or None")
 
@@ -137,8 +140,11 @@ def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer
         card = card.replace(preprocess=None)
     if wanted.num_classes not in (None, config.num_classes):  # what is left is of the weights, their split too
         card = card.replace(class_names=None, task=None, settings={})
-    model.card = None if card == ModelCard() else card
+        kind.assumed.pop("class_names", None)
     left, made, rows = ({}, (), {}) if wanted.num_classes is None else replace_head(model, wanted.num_classes)
+    if rows:
+        card = card.replace(class_names=[name for _, name in imagenet_1k()])
+    model.card = None if card == ModelCard() else card
     dropped = {
         **found.beside,
         **reading.dropped,
@@ -253,6 +259,16 @@ def _card(found: Source, reading: Reading, about: Hints, kind: Architecture) -> 
     names = found.about.get("CLASSES") or (found.about.get("dataset_meta") or {}).get("classes")
     if isinstance(names, (list, tuple)) and card.class_names is None:
         card = card.replace(class_names=tuple(map(str, names)))
+    if (
+        card.class_names is None
+        and config.num_classes == IMAGENET_1K
+        and config.ndim == 2
+        and reading.layout is not OWN
+    ):
+        card = card.replace(class_names=[name for _, name in imagenet_1k()])
+        kind.assumed["class_names"] = (
+            "those of ImageNet-1k, as the file has 1000 classes and no names; --names FILE gives others"
+        )
     if len(card.class_names or ()) != config.num_classes:
         card = card.replace(class_names=None)
     if card.preprocess is None and config.ndim == 2 and config.in_chans == 3 and reading.layout is not OWN:
@@ -292,7 +308,7 @@ def replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, st
     if num_classes == old:
         return dropped, (), {}
     model.config = model.config.replace(num_classes=num_classes)
-    if (old, num_classes) == (IMAGENET_22K, 1000):
+    if (old, num_classes) == (IMAGENET_22K, IMAGENET_1K):
         rows = torch.tensor([int(row) for row in ROWS_OF_1K.read_text().split()])
         with Undrawn():
             head = Linear(model.config.width(model.config.num_stages - 1), num_classes, device="meta")

@@ -54,17 +54,16 @@ def save(
         OutputError: the file cannot be written; what stood there before is intact.
     """
     path, card = checked(path), model.card or ModelCard()
+    check_suffix(path, layout)
     check_names(card, model.config)
     chosen = layout_for(layout, model.config)
     tensors, left_out = _translated(model, chosen)
-    if layout == "transformers" or (layout == "timm" and path.suffix == ""):
+    if is_folder(path, layout):
         side = _side(model, chosen, input_size)
         write = for_timm if layout == "timm" else for_transformers
         _check_square(model.config, chosen)
         _write_folder(path, tensors, write(model.config, card, side), _carried(_untold(card)))
         return left_out
-    if path.suffix not in SUFFIXES:
-        raise CheckpointError(f"save: got {path}, expected a name that ends in {' or '.join(SUFFIXES)}")
     tensors = _plus_buffers(model, chosen, tensors, input_size)
     about = {"format": "pt", **_carried(card)}
     if chosen is OWN:
@@ -75,6 +74,18 @@ def save(
         else:
             save_file(tensors, temporary, about)
     return left_out
+
+
+def is_folder(path: Path, layout: str) -> bool:
+    """Whether a layout is written as a folder there, not as a file."""
+    return layout == "transformers" or (layout == "timm" and path.suffix == "")
+
+
+def check_suffix(path: Path, layout: str) -> None:
+    """Raises CheckpointError where the name of a file has a suffix that nothing is written for."""
+    if not is_folder(path, layout) and path.suffix not in SUFFIXES:
+        folder = "; layout 'timm' is a folder where the name has no suffix" if layout == "timm" else ""
+        raise CheckpointError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}{folder}")
 
 
 def _carried(card: ModelCard) -> dict[str, str]:

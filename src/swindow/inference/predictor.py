@@ -136,14 +136,16 @@ class Predictor:
         """Yields every sample with its prediction as its task decodes it, or with the error that reading it raised.
 
         Args:
-            samples: of any number; some more than two batches are read ahead.
+            samples: of any number; on a GPU, some more than two batches are read ahead.
             batch_size: samples per forward pass.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size: got {batch_size}, expected a number above 0")
         threads = min(8, os.cpu_count() or 1)
+        # On a CPU the model's threads and the reading ones would wait for each other's cores: they take turns.
+        ahead = batch_size if self.views.on_cpu else 2 * batch_size + threads
         with _Reader(threads) as reader:
-            yield from _run(self.views, reader, iter(samples), batch_size, ahead=2 * batch_size + threads)
+            yield from _run(self.views, reader, iter(samples), batch_size, ahead)
 
 
 class _Reader(ThreadPoolExecutor):

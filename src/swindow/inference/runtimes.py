@@ -20,6 +20,11 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 class Runtime(Protocol):
     """Maps inputs to outputs. It may be called from many threads at once."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        ...
+
     def __call__(self, inputs: Mapping[str, Tensor]) -> Any:
         """Returns the outputs for tensors on the CPU with a batch axis, by the names of the model's arguments."""
         ...
@@ -34,7 +39,8 @@ class ModelRuntime:
 
     def __init__(self, model: nn.Module) -> None:
         weight = next(model.parameters())
-        self.model, self.device, self.dtype = model, weight.device, weight.dtype
+        self.model, self.dtype = model, weight.dtype
+        self.device = weight.device
 
     @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, Tensor]) -> Any:

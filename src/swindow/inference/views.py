@@ -79,6 +79,11 @@ class Views:
         ]
         self._orders = [_order(member.task, self.task) for member in self.members]
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether a model runs on the CPU."""
+        return any(member.runtime.device.type == "cpu" for member in self.members)
+
     def plan(self, sample: Sample) -> list[Piece]:
         """Returns what has to be computed for a sample. It decodes the sample.
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..card import ModelCard, Preprocess, preprocessing
 from ..checkpoints import replace_head
+from ..class_names import imagenet_1k, numbers
 from ..data import AUGMENTS, DataInfo, Sample
-from ..errors import ConfigError, DataError, InputError
+from ..errors import ConfigError, DataError, InputError, shortened
 from ..media import prepare, to_tensor
 from ..models import SwinTransformer, create
 from .task import Batch, Example
@@ -199,26 +200,42 @@ class Classify:
                 "train it"
             )
         card = model.card or ModelCard()
-        names = card.class_names or tuple(map(str, range(model.config.num_classes)))
+        names = card.class_names or _numbered(model.config.num_classes)
         how = preprocessing(model.card, channels=model.config.in_chans)
         return card.replace(task=Classify.name, preprocess=how, class_names=names)
 
     def outputs_of(self, info: DataInfo) -> tuple[int, ...]:
         """Returns, for every class of some data, the number of the model's output that stands for it.
 
+        Classes go by their names, or by their synsets where the model's names are those of ImageNet-1k. Where the model
+        has as many classes as the data, they go by their order if its names are only numbers, or if they are those of
+        ImageNet-1k and the data has none of them.
+
         Raises:
             DataError: the data has a class that the model does not know.
         """
         assert self.class_names is not None, "a task made by Classify.of"
         names, found = self.class_names, info.class_names
-        if names == tuple(map(str, range(len(names)))) and len(found) == len(names):
+        known = numbers(names)
+        unknown = [name for name in found if name not in known]
+        nameless = names == _numbered(len(names))
+        imagenet = names == tuple(name for _, name in imagenet_1k())
+        if len(found) == len(names) and ((nameless and unknown) or (imagenet and len(unknown) == len(found))):
             return tuple(range(len(names)))
-        for name in found:
-            if name not in names:
-                raise DataError(
-                    f"{info.name} has class {name!r}, which the model does not know; it knows {list(names)}"
-                )
-        return tuple(map(names.index, found))
+        advice = "to teach it these classes, fine-tune it: swindow train DATA --weights CHECKPOINT"
+        if unknown and nameless:
+            raise DataError(f"got {len(found)} classes in {info.name}, the model has {len(names)}; {advice}")
+        if unknown:
+            raise DataError(
+                f"{info.name} has class{'' if len(unknown) == 1 else 'es'} {shortened(unknown)}, which the model does "
+                f"not know; it knows {shortened(names)}; {advice}"
+            )
+        return tuple(known[name] for name in found)
+
+
+def _numbered(classes: int) -> tuple[str, ...]:
+    """The names of classes that have none."""
+    return tuple(map(str, range(classes)))
 
 
 class Confusion:
