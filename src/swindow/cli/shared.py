@@ -151,7 +151,10 @@ def open_predictor(
 
     for checkpoint in checkpoints:
         checked_name(checkpoint)
-    return Predictor.open(*checkpoints, device=device, precision=precision, flip=flip, sizes=sizes)
+    predictor = Predictor.open(*checkpoints, device=device, precision=precision, flip=flip, sizes=sizes, names=names)
+    for note in predictor.notes:
+        output.say(note)
+    return predictor
 
 
 def checked_name(checkpoint: str) -> None:

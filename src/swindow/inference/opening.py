@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..card import ModelCard
 from ..checkpoints import load
+from ..class_names import read_names
 from ..devices import pick_device
 from ..errors import ConfigError
 from ..models import SwinTransformer
@@ -14,25 +16,37 @@ from ..tasks import Classify
 from .runtimes import ModelRuntime, deploying_pays, model_runtime
 
 
+class Opened(NamedTuple):
+    """What runs a model, its card, and what a user should know of how it was opened, one sentence each."""
+
+    runtime: ModelRuntime
+    card: ModelCard
+    notes: tuple[str, ...]
+
+
 def open_model(
     source: Any,
     device: str | None = None,
     precision: str | None = None,
     runtime: str = "auto",
-    names: Sequence[str] | None = None,
-) -> tuple[ModelRuntime, ModelCard]:
+    names: Sequence[str] | str | Path | None = None,
+) -> Opened:
     """Returns what runs a model, and its card with everything that a task needs to know.
 
     The arguments are those of ``Predictor.open``.
     """
     live = isinstance(source, SwinTransformer)
     model: SwinTransformer = source if live else load(source)
-    card = Classify.card_of(model)
+    card, classes = Classify.card_of(model), model.config.num_classes
+    assumed = {} if model.load_report is None else model.load_report.assumed
+    notes = (f"class names: {assumed['class_names']}",) if "class_names" in assumed and names is None else ()
+    if isinstance(names, (str, Path)):
+        names = read_names(names, classes)
     if names is not None:
-        if len(names) != model.config.num_classes:
-            raise ConfigError(f"names: got {len(names)}, expected {model.config.num_classes}, one per class")
+        if len(names) != classes:
+            raise ConfigError(f"names: got {len(names)}, expected {classes}, one per class")
         card = card.replace(class_names=tuple(names))
     place = None if device is None and live else pick_device(device or "auto")
     if runtime == "auto":
         runtime = "deploy" if not live and deploying_pays(model, place, precision) else "eager"
-    return model_runtime(model, runtime, place, precision), card
+    return Opened(model_runtime(model, runtime, place, precision), card, notes)

@@ -49,6 +49,10 @@ class Predictor:
         others: runtimes and cards of more models, whose probabilities are averaged with those of the first.
         flip, sizes: as in ``open``.
 
+    Attributes:
+        card: as given; of several models that of the first.
+        notes: what a user should know of how the models were opened, one sentence each.
+
     Example:
         >>> import swindow
         >>> from PIL import Image
@@ -68,6 +72,7 @@ class Predictor:
         sizes: Sequence[int] = (),
     ) -> None:
         self.card = card
+        self.notes: tuple[str, ...] = ()
         self.views = Views([(runtime, card), *others], flip, sizes)
 
     @classmethod
@@ -80,7 +85,7 @@ class Predictor:
         runtime: str = "auto",
         flip: bool = False,
         sizes: Sequence[int] = (),
-        names: Sequence[str] | None = None,
+        names: Sequence[str] | str | Path | None = None,
     ) -> Predictor:
         """Returns the predictor of a model.
 
@@ -97,7 +102,8 @@ class Predictor:
             flip: average over each image and its mirror image.
             sizes: average over images prepared with these sides, in pixels; empty: the size that each model was made
                 for.
-            names: names of the classes, in the order of the outputs; None: those of the checkpoint.
+            names: names of the classes in the order of the outputs, or a file with one name per line; None: those of
+                the checkpoint.
 
         Raises:
             CheckpointError: as ``swindow.load``.
@@ -105,8 +111,10 @@ class Predictor:
             DataError: models of an ensemble know other classes.
             InputError: a model has no head, or takes no images.
         """
-        first, *more = (open_model(one, device, precision, runtime, names) for one in (source, *others))
-        return cls(*first, more, flip, sizes)
+        first, *more = [open_model(one, device, precision, runtime, names) for one in (source, *others)]
+        found = cls(first.runtime, first.card, [(one.runtime, one.card) for one in more], flip, sizes)
+        found.notes = tuple(dict.fromkeys(note for one in (first, *more) for note in one.notes))
+        return found
 
     def __call__(
         self, images: Images | str | Path | Image.Image, batch_size: int = 32, top: int = 5
