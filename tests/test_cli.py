@@ -24,7 +24,8 @@ import swindow
 from helpers.folders import make_folder
 from swindow import cli, console
 from swindow.card import HeldOut, ModelCard, Preprocess
-from swindow.cli.shared import Output
+from swindow.cli.shared import Output, class_number
+from swindow.errors import ConfigError
 from swindow.training import state
 
 HEAVY = ("torch", "numpy", "rich", "tyro", "swindow.cli.shared", "swindow.training", "argparse")
@@ -112,7 +113,7 @@ def test_a_broken_image_met_by_a_worker_is_one_line(tmp_path):
 def test_help_of_a_flag_is_of_what_it_does(run, capsys):
     _, output, _ = run("train", "--help")
     words = " ".join(output.replace("│", " ").split())
-    assert "--no-verify do not decode every image before training" in words
+    assert "--no-verify do not decode every image once before training" in words
     assert "--value-range" in words
     assert "--verify " not in words
 
@@ -497,6 +498,11 @@ def test_an_unknown_class_is_an_error_that_says_which_there_are(run, checkpoint,
         assert error.endswith(f"{expected}\n")
 
 
+def test_a_model_without_classes_has_none_to_explain():
+    with pytest.raises(ConfigError, match="got class '0', expected none, as the model has no classes"):
+        class_number("0", (), 0)
+
+
 def test_variants_lists_every_name(run):
     status, output, _ = run("variants", "--json")
     assert status == 0
@@ -612,6 +618,15 @@ def test_wrong_use_is_status_2():
     for args in (["nonsense"], ["train"], ["train", "digits", "--epochs", "many"], []):
         done = subprocess.run([sys.executable, "-m", "swindow", *args], capture_output=True, text=True)
         assert done.returncode == 2, args
+        assert (done.stdout == "") == bool(args)
+
+
+def test_a_wrong_option_is_answered_with_the_nearest():
+    command = [sys.executable, "-m", "swindow", "train", "digits", "--epoch", "3"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Perhaps you meant" in done.stderr
+    assert "--epochs INT" in done.stderr
 
 
 def test_a_full_disk_while_saving(tmp_path):

@@ -64,6 +64,7 @@ def assert_same_weights(a, b):
 class Recorder(Progress):
     def __init__(self, stop_at_step=None):
         self.notes, self.epochs, self.steps, self.stop_at_step = [], [], 0, stop_at_step
+        self.saves = []
 
     def note(self, text):
         self.notes.append(text)
@@ -72,6 +73,9 @@ class Recorder(Progress):
         self.steps += 1
         if self.steps == self.stop_at_step:
             raise KeyboardInterrupt
+
+    def saved(self, done):
+        self.saves.append(done)
 
     def epoch(self, metrics):
         self.epochs.append(metrics)
@@ -127,6 +131,13 @@ def test_a_stopped_run_ends_as_if_it_never_was(tmp_path, stop_at):
     train(source, settings, progress=resumed)
     assert resumed.steps == 7 - stop_at  # of 6; the one that was stopped had not been saved
     assert_same_weights(settings.out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("minutes", "saves"), [(0, [1, 2, 3, 4, 5, 6]), (60, [3, 6])])
+def test_it_is_told_which_step_was_saved(tmp_path, minutes, saves):
+    progress = Recorder()
+    train(some_digits(), small(tmp_path, save_minutes=minutes), progress=progress)
+    assert progress.saves == saves
 
 
 @pytest.mark.slow

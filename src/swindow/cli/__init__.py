@@ -7,7 +7,6 @@ command that was given is imported, and nothing at all for ``swindow --help``.
 from __future__ import annotations
 
 import importlib
-import inspect
 import io
 import os
 import re
@@ -104,6 +103,8 @@ def _run(arguments: Sequence[str]) -> int:
         if name not in known:
             kind = "option" if name.startswith("-") else "command"
             raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}; try swindow --help")
+        import inspect
+
         import tyro
 
         command = getattr(importlib.import_module(f"{__name__}.{name}"), name)
