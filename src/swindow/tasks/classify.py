@@ -18,6 +18,7 @@ from ..data import AUGMENTS, DataInfo, Sample
 from ..errors import ConfigError, DataError, InputError, shortened
 from ..media import prepare, to_tensor
 from ..models import SwinTransformer, create
+from ..sizes import image_size
 from .task import Batch, Example
 
 # What a classifier's forward does not use, and DistributedDataParallel would wait for: the norms of a backbone's maps,
@@ -164,7 +165,8 @@ class Classify:
                 "the model has no head (num_classes is 0), so it cannot classify; try load(..., num_classes=...) and "
                 "train it"
             )
-        how = ClassifySettings(preprocess=preprocessing(model.card, channels=model.config.in_chans))
+        size = image_size(model.config, model.card)
+        how = ClassifySettings(preprocess=preprocessing(model.card, size, model.config.in_chans))
         names = model.card.class_names if model.card else None
         known = {} if names is None else numbers(names)
         unknown = [name for name in info.class_names if name not in known]
