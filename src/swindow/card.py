@@ -81,8 +81,8 @@ class Preprocess:
         return _known(self)
 
     @classmethod
-    def default(cls, size: int = 224, channels: int = 3) -> Preprocess:
-        """Returns ImageNet's values for a size in pixels and 1 or 3 channels.
+    def default(cls, size: int | tuple[int, ...] = 224, channels: int = 3) -> Preprocess:
+        """Returns ImageNet's values for a size (pixels: a square's side, or height and width) and 1 or 3 channels.
 
         Raises:
             ConfigError: the model takes neither 1 nor 3 channels, so that no image file fits it.
@@ -90,7 +90,8 @@ class Preprocess:
         if channels not in CHANNELS:
             raise ConfigError(f"the model takes {channels} channels; image files give 1 or 3, so pass tensors to it")
         grey = channels == 1  # the mean over ImageNet's channels
-        return cls((size, size), mean=(0.449,) if grey else IMAGENET_MEAN, std=(0.226,) if grey else IMAGENET_STD)
+        height, width = (size, size) if isinstance(size, int) else size
+        return cls((height, width), mean=(0.449,) if grey else IMAGENET_MEAN, std=(0.226,) if grey else IMAGENET_STD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,8 +212,10 @@ class ModelCard:
         return cls(**known)
 
 
-def preprocessing(card: ModelCard | None, size: int = 224, channels: int = 3) -> Preprocess:
+def preprocessing(card: ModelCard | None, size: int | tuple[int, ...] = 224, channels: int = 3) -> Preprocess:
     """Returns how images are prepared for a model: as its card says, else ``Preprocess.default(size, channels)``.
+
+    ``sizes.image_size(config, card)`` is the size for a model.
 
     Example:
         >>> preprocessing(None, size=256).size

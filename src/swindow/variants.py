@@ -175,6 +175,7 @@ IMAGE_SIZE: dict[str, int] = {
     "swinv2_large_w12to24": 384,
 }
 DEFAULT_IMAGE_SIZE = 224
+CLIP_FRAMES = 32  # of the clips that swin3d_* are meant for
 
 
 def list_variants() -> list[str]:

@@ -12,7 +12,8 @@ from ..card import ModelCard
 from ..config import PerAxis
 from ..models import SwinTransformer
 from ..models.shadow import shadow
-from ..variants import image_size, variant_of
+from ..sizes import image_size
+from ..variants import variant_of
 
 
 def describe(model: SwinTransformer) -> dict[str, Any]:
@@ -25,15 +26,15 @@ def describe(model: SwinTransformer) -> dict[str, Any]:
     variant = variant_of(config)
     card = model.card or ModelCard()
     size = card.pixels(config.ndim)
-    if size is None and config.ndim == 2:
-        size = (image_size(variant or ""),) * 2
+    if size is None and (config.ndim == 2 or variant is not None):  # of other clips the frames are not known
+        size = image_size(config)
     return {
         **({} if model.load_report is None else model.load_report.to_dict()),
         "variant": variant,
         "parameters": sum(p.numel() for p in model.parameters()),
         **{name: value for name, value in card.to_dict().items() if name != "format"},
         "input_size": None if size is None else list(size),
-        "gmacs": None if size is None else round(count_macs(model, tuple(size)) / 1e9, 3),
+        "gmacs": None if size is None else round(count_macs(model, size) / 1e9, 3),
         "config": config.to_dict(),
     }
 

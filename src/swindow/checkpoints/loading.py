@@ -18,7 +18,8 @@ from ..errors import CheckpointError, ConfigError
 from ..models import SwinTransformer
 from ..models.linear import Linear
 from ..models.shadow import Undrawn, shadow
-from ..variants import image_size, variant_of
+from ..sizes import image_size
+from ..variants import variant_of
 from .architecture import Architecture, architecture, settle
 from .checks import check_fits
 from .layouts import OWN
@@ -252,10 +253,10 @@ def _card(found: Source, reading: Reading, about: Hints, kind: Architecture) -> 
         card = ModelCard.from_dict({**card.to_dict(), **carried.to_dict()})
     if card.preprocess is None:
         kind.assumed |= about.assumed
-    variant = variant_of(config)
-    size = kind.input_size or ((image_size(variant),) * config.ndim if variant and config.ndim == 2 else None)
-    if kind.input_size is not None or card.input_size is None:
-        card = card.replace(input_size=size)
+    if kind.input_size is not None:
+        card = card.replace(input_size=kind.input_size)
+    elif card.input_size is None and config.ndim == 2 and variant_of(config) is not None:
+        card = card.replace(input_size=image_size(config))
     names = found.about.get("CLASSES") or (found.about.get("dataset_meta") or {}).get("classes")
     if isinstance(names, (list, tuple)) and card.class_names is None:
         card = card.replace(class_names=tuple(map(str, names)))
@@ -272,7 +273,7 @@ def _card(found: Source, reading: Reading, about: Hints, kind: Architecture) -> 
     if len(card.class_names or ()) != config.num_classes:
         card = card.replace(class_names=None)
     if card.preprocess is None and config.ndim == 2 and config.in_chans == 3 and reading.layout is not OWN:
-        side = size if size is not None else (224, 224)
+        side = image_size(config, card)
         how = dict(reading.layout.preprocess)
         if min(side) >= 384:  # published models of this size were fine-tuned without a crop
             how |= {"crop_fraction": 1.0} if reading.layout.name == "timm" else {"fit": "squash"}

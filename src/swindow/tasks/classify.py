@@ -19,6 +19,7 @@ from ..data import AUGMENTS, DataInfo, Sample
 from ..errors import ConfigError, DataError, InputError, shortened
 from ..media import prepare, to_tensor
 from ..models import SwinTransformer, create
+from ..sizes import image_size
 from .task import Batch, Example
 
 # What a classifier's forward does not use, and DistributedDataParallel would wait for: the norms of a backbone's maps,
@@ -201,7 +202,7 @@ class Classify:
             )
         card = model.card or ModelCard()
         names = card.class_names or _numbered(model.config.num_classes)
-        how = preprocessing(model.card, channels=model.config.in_chans)
+        how = preprocessing(model.card, image_size(model.config, model.card), model.config.in_chans)
         return card.replace(task=Classify.name, preprocess=how, class_names=names)
 
     def outputs_of(self, info: DataInfo) -> tuple[int, ...]:
