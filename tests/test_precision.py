@@ -20,7 +20,7 @@ KINDS = {
     "3d": (NARROW.replace(patch_size=(2, 4, 4), window_size=((4, 3, 3),) * 2, merge_axes=(1, 2)), (8, 50, 70)),
 }
 # max|a - b| / max|b| of the logits, and |a - b| / |b| of the whole gradient, from fp32: 4 to 8 units in the last place
-# of the type (2^-8, 2^-11) for a model whose every parameter is random; the README names the same numbers.
+# of the type (2^-8, 2^-11) for a model whose every parameter is random; docs/guarantees.md names the same numbers.
 LOGITS = {torch.bfloat16: 0.04, torch.float16: 0.004}
 GRADIENT = {torch.bfloat16: 0.08, torch.float16: 0.01}
 

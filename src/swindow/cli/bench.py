@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from ..errors import ConfigError
 from .shared import Checkpoint, Json, Output, Quiet, load_or_create, unset
 
 
@@ -11,6 +12,7 @@ def bench(
     checkpoint: Checkpoint,
     batch: tuple[int, ...] = (1, 8),
     size: Annotated[int | None, unset("PIXELS", "the size that the checkpoint was made for")] = None,
+    frames: Annotated[int | None, unset("INT", "as many as the checkpoint was made for")] = None,
     ways: tuple[str, ...] = ("eager", "deploy"),
     rounds: int = 10,
     json: Json = False,
@@ -24,16 +26,23 @@ def bench(
         checkpoint: a file that swindow train wrote, a checkpoint of any supported library (a file, a folder or
             hf://org/name), or the name of a variant, which is then timed with random weights.
         batch: batch sizes to time, in images.
-        size: height and width of the images.
+        size: height and width of the images, or of the frames of clips.
+        frames: frames of the clips, or slices of the volumes, for a model of these.
         ways: how to run the model: eager, deploy or compile (inference), train (forward and backward).
         rounds: how many times each way is timed; the ways take turns.
     """
     from ..inference.bench import bench as time
+    from ..sizes import image_size
 
     output = Output(json, quiet)
-    model, _, side = load_or_create(checkpoint, output)
-    sides = (size or side,) * model.config.ndim
-    output.say(f"images of {'x'.join(map(str, sides))}; time over the matrix products: median, quartiles")
+    model, _ = load_or_create(checkpoint, output)
+    if frames is not None and model.config.ndim < 3:
+        raise ConfigError(f"frames: got {frames} for a model of images; leave --frames out")
+    made_for = image_size(model.config, model.card)
+    sides = tuple(size or side for side in made_for)
+    if len(sides) == 3:
+        sides = (frames or made_for[0], *sides[1:])
+    output.say(f"inputs of {'x'.join(map(str, sides))}; time over the matrix products: median, quartiles")
     rows = []
     for count in batch:
         for row in time(model, sides, count, ways, rounds):

@@ -43,12 +43,13 @@ def explain(
     from .. import media
     from ..card import preprocessing
     from ..explain import explain as draw
+    from ..sizes import image_size
 
     output = Output(json, quiet)
-    model, trained, side = load_or_create(checkpoint, output)
+    model, trained = load_or_create(checkpoint, output)
     names = (model.card.class_names if model.card else None) or ()
     chosen = None if target is None else class_number(target, names, model.config.num_classes)
-    how = preprocessing(model.card, side, model.config.in_chans)
+    how = preprocessing(model.card, image_size(model.config, model.card), model.config.in_chans)
     if size is not None:
         how = dataclasses.replace(how, size=(size, size))
     shown = media.fit(media.read(image), how)

@@ -27,7 +27,7 @@ def inspect(
 
     output = Output(json, quiet)
     if checkpoint in variants_.VARIANTS:
-        model, _, _ = load_or_create(checkpoint, output)
+        model, _ = load_or_create(checkpoint, output)
     else:
         checked_name(checkpoint)
         config = None if window_size is None else {"window_size": window_size}

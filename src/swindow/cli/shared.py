@@ -123,8 +123,8 @@ class _Console(Console):
         raise
 
 
-def load_or_create(checkpoint: str, output: Output) -> tuple[SwinTransformer, bool, int]:
-    """The model of a checkpoint or, said so, an untrained one of a variant's name; trained?; side of its images."""
+def load_or_create(checkpoint: str, output: Output) -> tuple[SwinTransformer, bool]:
+    """The model of a checkpoint or, said so, an untrained one of a variant's name; and whether it is trained."""
     from ..checkpoints import load
     from ..models import create
 
@@ -134,7 +134,7 @@ def load_or_create(checkpoint: str, output: Output) -> tuple[SwinTransformer, bo
     if known:
         output.say(f"{checkpoint} is the name of a variant: the weights are random, untrained")
     model = create(checkpoint).eval() if known else load(checkpoint)
-    return model, not known, variants_.image_size(checkpoint)
+    return model, not known
 
 
 def open_predictor(
