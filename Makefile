@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test test-slow check docs bench bench-backends bench-gpu clean
 
-demo: .venv/installed-all        ## train, evaluate, predict and explain on real handwritten digits (5 minutes)
+demo: .venv/installed-demo       ## train, evaluate, predict and explain on real handwritten digits (5 minutes)
 	$(BIN)/python examples/demo.py
 
 test: .venv/installed-dev        ## every test that is not marked slow (under 10 minutes on 2 cores)
@@ -38,12 +38,12 @@ bench-gpu: .venv/installed-dev   ## on an NVIDIA GPU: is the fused kernel right,
 clean:                           ## removes the environment and everything made by a run
 	rm -rf .venv runs site docs/site/*/figures .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.venv/installed-all: pyproject.toml constraints.txt
+.venv/installed-demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "swindow needs Python 3.10 or newer, got " + sys.version.split()[0] + "; try PYTHON=python3.12 make")'
 	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,explain]'
 	touch $@
 
-.venv/installed-dev: .venv/installed-all
+.venv/installed-dev: .venv/installed-demo
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,peers,backends,docs,dev]'
 	touch $@

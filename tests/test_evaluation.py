@@ -6,15 +6,18 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import swindow
 from helpers.folders import make_folder
 from swindow import data
-from swindow.card import HeldOut, ModelCard
-from swindow.errors import ConfigError, DataError
-from swindow.inference import evaluate
-from swindow.inference.evaluation import chosen
+from swindow.card import HeldOut, ModelCard, Preprocess
+from swindow.errors import ConfigError, DataError, OutputError
+from swindow.inference import Predictor, evaluate
+from swindow.inference.evaluation import _figures, _macro, chosen
+from swindow.media import prepare
 from swindow.training import TrainConfig, train
 
 
@@ -119,6 +122,108 @@ def test_classes_are_matched_by_their_names(trained, tmp_path):
         evaluate(model, make_folder(tmp_path / "three", classes=("cat", "dog", "emu")))
 
 
-def test_workers_change_nothing(trained):
+def test_a_model_that_is_given_is_not_touched(trained):
+    model = swindow.load(trained[1].out)
+    model.train()
+    assert evaluate(model, trained[0]).loss == pytest.approx(evaluate(trained[1].out, trained[0]).loss, rel=1e-5)
+    assert all(module.training for module in model.modules())
+
+
+def test_the_figures_of_classes_are_those_of_scikit_learn(tmp_path):
+    """Twelve classes, so that the top five say something; some never right, one never predicted, one without images."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    names = tuple(f"class {i:02}" for i in range(13))
+    make_folder(tmp_path / "photos", classes=names[:12], each=4)
+    torch.manual_seed(1)
+    model = swindow.create("swin_nano", num_classes=13).eval()
+    torch.nn.init.normal_(model.head.weight, std=3)
+    with torch.no_grad():
+        model.head.bias[5] = -1e3
+    model.card = ModelCard(class_names=names, preprocess=Preprocess((16, 16)))
+    found = evaluate(model, tmp_path / "photos", all=True, batch_size=5)
+    images = data.folder(tmp_path / "photos").train
+    truth = images.labels()
+    with torch.no_grad():
+        x = torch.stack([prepare(images[i].media.path, model.card.preprocess) for i in range(48)])
+        logits = model(x)
+    p = logits.softmax(-1)
+    predicted = p.argmax(-1).numpy()
+    assert 0 < (predicted == truth).sum() < 48
+    expected = metrics.classification_report(truth, predicted, labels=range(12), output_dict=True, zero_division=0)
+    for k, row in enumerate(found.classes):
+        theirs = expected[str(k)]
+        assert (row.name, row.images, row.right) == (names[k], 4, int(((predicted == truth) & (truth == k)).sum()))
+        assert (row.recall, row.precision) == pytest.approx((theirs["recall"], theirs["precision"]))
+        assert row.f1 == pytest.approx(theirs["f1-score"])
+    macro = expected["macro avg"]
+    assert found.macro == pytest.approx(
+        {"recall": macro["recall"], "precision": macro["precision"], "f1": macro["f1-score"]}
+    )
+    assert found.top5 == pytest.approx(metrics.top_k_accuracy_score(truth, p.numpy(), k=5, labels=range(13)))
+    assert found.accuracy == pytest.approx(metrics.accuracy_score(truth, predicted))
+    assert found.loss == pytest.approx(float(F.cross_entropy(logits, torch.tensor(truth))), rel=1e-4)
+    assert np.array_equal(found.confusion, metrics.confusion_matrix(truth, predicted, labels=range(13)))
+    wrong = {images[i].key: float(p[i].max()) for i in range(48) if predicted[i] != truth[i]}
+    assert {mistake.image: mistake.probability for mistake in found.mistakes} == pytest.approx(wrong)
+    order = [mistake.probability for mistake in found.mistakes]
+    assert order == sorted(order, reverse=True)
+    worst = found.mistakes[0]
+    assert worst.image.startswith(f"{worst.truth}/")
+    assert worst.truth != worst.predicted
+
+
+def test_a_class_without_images_or_predictions_counts_in_no_mean():
+    counts = [[3, 1, 0], [0, 0, 0], [0, 2, 0]]
+    rows = [_figures(str(k), k, counts) for k in range(3)]
+    assert (rows[1].recall, rows[1].precision, rows[1].f1) == (None, 0.0, None)
+    assert (rows[2].recall, rows[2].precision, rows[2].f1) == (0.0, 0.0, 0.0)
+    assert _macro(rows) == {"recall": 0.375, "precision": 0.5, "f1": pytest.approx(6 / 14)}
+
+
+def test_broken_images_are_counted_and_the_others_measured(trained, tmp_path):
+    root, result = make_folder(tmp_path / "photos"), trained[1]
+    (root / "cat" / "3.png").write_bytes(b"no image")
+    found = evaluate(result.out, root, all=True)
+    assert found.images == 19
+    assert [skipped.split(": ")[0] for skipped in found.skipped] == [str(root / "cat" / "3.png")]
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="none of 20 images could be read"):
+        evaluate(swindow.create("swin_nano", num_classes=2), root, all=True)
+
+
+def test_data_that_training_found_broken_images_in_is_known_again(tmp_path):
+    root = make_folder(tmp_path / "photos", each=40)
+    (root / "cat" / "3.png").write_bytes(b"no image")
+    out = tmp_path / "run"
+    result = train(root, TrainConfig(variant="swin_nano", image_size=8, epochs=1, workers=0, device="cpu", out=out))
+    found = evaluate(out, root)
+    assert (found.accuracy, found.images) == (result.accuracy, result.images)
+    assert found.measured_on.startswith("the images held out from training")
+
+
+def test_mistakes_are_drawn(trained, tmp_path):
+    """The sheet holds the pictures, the worst first, and their captions."""
+    model = swindow.load(trained[1].out)
+    model.card = model.card.replace(class_names=("dog", "cat"))  # so that what is right is wrong
+    found = evaluate(model, trained[0], all=True, save_mistakes=tmp_path / "new" / "folder")
+    sheet = Image.open(tmp_path / "new" / "folder" / "mistakes.png")
+    assert len(found.mistakes) > 6
+    rows = -(-len(found.mistakes) // 6)
+    assert sheet.width == 12 + 6 * 192
+    assert sheet.height == 12 + rows * (180 + 4 + 3 * 16 + 12)
+    first = Image.open(trained[0] / found.mistakes[0].image).convert("RGB")
+    shown = sheet.crop((12, 27, 192, 177)).resize((8, 8), Image.Resampling.BOX)
+    assert np.abs(np.asarray(shown, int) - np.asarray(first.resize((8, 8), Image.Resampling.BOX), int)).mean() < 12
+    caption = np.asarray(sheet.crop((12, 196, 192, 244)).convert("L"))
+    assert (caption < 128).sum() > 100
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="contact sheet cannot be written"):
+        evaluate(model, trained[0], all=True, save_mistakes=tmp_path / "file")
+
+
+def test_views_and_ensembles_can_be_measured(trained):
     root, result = trained
-    assert evaluate(result.out, root, workers=1) == evaluate(result.out, root)
+    predictor = Predictor.open(result.out, result.out / "best.safetensors", flip=True)
+    found = evaluate(predictor, root)
+    assert (found.images, found.measured_on) == (6, "the images held out from training: 30%, seed 3")

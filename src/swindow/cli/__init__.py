@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(status)
 
 
-def complain(error: SwindowError) -> None:
+def complain(error: SwindowError | str) -> None:
     """Prints an error to standard error, on one line."""
     print(f"swindow: error: {error}", file=sys.stderr)
 

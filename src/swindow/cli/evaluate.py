@@ -81,8 +81,8 @@ def evaluate(
             save_mistakes=save_mistakes,
             on_progress=lambda done, total: step("", done, total),
         )
-    for failure in found.failures:
-        complain(failure.error)
+    for skipped in found.skipped:
+        complain(skipped)
     for line in _summary(found):
         output.result(line)
     output.show(_table(found))
@@ -93,7 +93,7 @@ def evaluate(
     if save_mistakes is not None:
         output.say(f"wrote {save_mistakes / 'mistakes.png'}")
     output.put(_document(found))
-    return 1 if found.failures else 0
+    return 1 if found.skipped else 0
 
 
 def _summary(found: Evaluation) -> list[str]:
@@ -137,5 +137,5 @@ def _document(found: Evaluation) -> dict[str, Any]:
             {"image": m.image, "class": m.truth, "predicted": m.predicted, "probability": m.probability}
             for m in found.mistakes
         ],
-        "errors": [{"image": failure.image, "error": str(failure.error)} for failure in found.failures],
+        "skipped": list(found.skipped),
     }

@@ -17,7 +17,7 @@ from ..errors import ConfigError, DataError, OutputError, SwindowError
 from ..media import contact_sheet, convert, picture
 from ..models import SwinTransformer
 from ..tasks import Classify, Confusion
-from .predictor import Failure, Predictor
+from .predictor import Predictor
 
 TOP = 5  # "right" for the top-5 accuracy
 ENOUGH = 2 * TOP  # classes: with fewer, most answers would be right
@@ -74,7 +74,7 @@ class Evaluation:
         classes: the figures of every class of the data.
         macro: means of recall, precision and f1 over the classes that have images.
         mistakes: those images whose likeliest class is wrong, the most certain mistakes first.
-        failures: the images that could not be read.
+        skipped: the images that could not be read, each with the reason.
         confusion: (outputs, outputs) counts, true class by predicted class, over all classes of the model.
         names: the names of the model's classes, in the order of its outputs.
         measured_on: which images these are, in words.
@@ -87,7 +87,7 @@ class Evaluation:
     classes: tuple[ClassFigures, ...]
     macro: dict[str, float]
     mistakes: tuple[Mistake, ...]
-    failures: tuple[Failure, ...]
+    skipped: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
     names: tuple[str, ...]
     measured_on: str
@@ -132,10 +132,10 @@ def evaluate(
     splits, trained = data_.open(data, verify=False), predictor.card.split
     if splits.held_out is None and trained is not None and trained.fingerprint != splits.train.fingerprint():
         splits = data_.open(data)  # training may have left out broken images
-    parts, measured_on = chosen(splits, trained, held_out, seed, all)
     info = splits.train.info
     outputs, names = predictor.views.task.outputs_of(info), predictor.views.task.class_names
     assert names is not None
+    parts, measured_on = chosen(splits, trained, held_out, seed, all)
     tally, total, done = _Tally(outputs), sum(map(len, parts)), 0
     samples = (part[i] for part in parts for i in range(len(part)))
     stream = predictor.stream(samples, batch_size)
@@ -145,7 +145,7 @@ def evaluate(
         if on_progress is not None:
             on_progress(done, total)
     if not tally.images:
-        raise DataError(f"{info.name}: none of {total} images could be read; the first: {tally.failures[0].error}")
+        raise DataError(f"{info.name}: none of {total} images could be read; the first: {tally.broken[0]}")
     found = tally.confusion.compute()
     wrong = sorted(tally.wrong, key=lambda item: -item[3])
     if save_mistakes is not None:
@@ -159,7 +159,7 @@ def evaluate(
         classes=tuple(rows),
         macro=_macro(rows),
         mistakes=tuple(Mistake(sample.key, names[truth], names[taken], p) for sample, truth, taken, p in wrong),
-        failures=tuple(tally.failures),
+        skipped=(*info.skipped, *tally.broken),
         confusion=tuple(map(tuple, found["confusion"])),
         names=names,
         measured_on=measured_on,
@@ -178,12 +178,12 @@ class _Tally:
         self.confusion = Confusion()
         self.images = self.top = 0
         self.wrong: list[tuple[Sample, int, int, float]] = []  # with the true output, the likeliest, its probability
-        self.failures: list[Failure] = []
+        self.broken: list[str] = []
 
     def add(self, some: Sequence[tuple[Sample, Any]]) -> None:
         """Adds samples with their predictions or the errors that reading them raised."""
         read = [(sample, found) for sample, found in some if not isinstance(found, SwindowError)]
-        self.failures += [Failure(sample.key, found) for sample, found in some if isinstance(found, SwindowError)]
+        self.broken += [str(found) for _, found in some if isinstance(found, SwindowError)]
         if not read:
             return
         predictions = [found for _, found in read]

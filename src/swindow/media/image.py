@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 150_000_000  # more is refused before it is decoded: a few kB of PNG can unfold into gigabytes
 REDUCED = "swindow_reduced"  # in an image's info: its file has more than 8 bits per channel, and Pillow gave 8
 _LOADING = [threading.Lock() for _ in range(64)]
+_FILTERS = threading.Lock()
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -219,11 +220,9 @@ def picture(image: Image.Image) -> Image.Image:
 
 @contextlib.contextmanager
 def _pillow_errors(name: str | Path) -> Iterator[None]:
-    """Raises what Pillow raises as DataError; its warning of large images is left out, for our own limit."""
+    """Raises what Pillow raises as DataError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            yield
+        yield
     except UnidentifiedImageError as error:
         raise DataError(f"{name}: not an image of a known format") from error
     except Image.DecompressionBombError as error:
@@ -238,10 +237,17 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: {'is a folder, expected an image' if path.is_dir() else 'there is no such file'}")
-    with _pillow_errors(path), Image.open(path) as image:
+    with _pillow_errors(path), _header(path) as image:
         if image.width * image.height > MAX_PIXELS:
             raise DataError(f"{path}: {image.width} x {image.height} pixels; more than {MAX_PIXELS:,} are refused")
         yield image
+
+
+def _header(path: Path) -> Image.Image:
+    """The image of a file, not decoded; Pillow's warning of large images is left out, for our own limit."""
+    with _FILTERS, warnings.catch_warnings():  # the filters are those of the whole process, so one thread at a time
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path)
 
 
 def _upright(image: Image.Image) -> Image.Image:
