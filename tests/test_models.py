@@ -1,5 +1,6 @@
 import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -539,14 +540,15 @@ def test_patch_embed_projects_each_patch_of_the_image_padded_at_its_end(size, pa
     ("x", "got", "hint"),
     [
         (torch.zeros(3, 32, 32), "an input of shape (3, 32, 32)", "x.unsqueeze(0)"),
-        (torch.zeros(1, 3, 4, 32, 32), "an input of shape (1, 3, 4, 32, 32)", ""),
+        (torch.zeros(1, 3, 4, 32, 32), "an input of shape (1, 3, 4, 32, 32)", "x.transpose(1, 2).flatten(0, 1)"),
+        (torch.zeros(32, 32), "an input of shape (32, 32)", "try an input of 4 axes"),
         (torch.zeros(1, 32, 32, 3), "an input of shape (1, 32, 32, 3)", "move the channels to axis 1"),
         (torch.zeros(1, 1, 32, 32), "an input of shape (1, 1, 32, 32)", "create the model with in_chans=1"),
         (torch.zeros(0, 3, 32, 32), "an empty input of shape (0, 3, 32, 32)", "at least 1"),
         (torch.zeros(1, 3, 0, 32), "an empty input of shape (1, 3, 0, 32)", "at least 1"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "an input of type torch.uint8", "x.float() / 255"),
     ],
-    ids=["no batch axis", "a clip", "channels last", "grey", "no image", "no pixels", "bytes"],
+    ids=["no batch axis", "a clip", "one channel", "channels last", "grey", "no image", "no pixels", "bytes"],
 )
 def test_an_input_that_does_not_fit_is_refused_in_one_line(x, got, hint):
     with pytest.raises(InputError) as caught:
@@ -558,9 +560,29 @@ def test_an_input_that_does_not_fit_is_refused_in_one_line(x, got, hint):
     assert "\n" not in message
 
 
-def test_a_clip_model_names_its_axes():
-    with pytest.raises(InputError, match=r"expected \(batch, 3 channels, frames, height, width\)"):
-        SwinTransformer(CLIP)(torch.zeros(1, 3, 32, 32))
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((1, 3, 32, 32), "x.unsqueeze(2) for images, as clips of one frame"),
+        ((8, 3, 32, 32), "x.unsqueeze(2) for images, as clips of one frame"),
+        ((3, 3, 32, 32), "x.unsqueeze(2) for images, as clips of one frame"),
+        ((8, 1, 32, 32), "x.unsqueeze(2) for images, as clips of one frame"),
+        ((3, 16, 32, 32), "x.unsqueeze(0) for a single clip"),
+        ((3, 32, 32), "an input of 5 axes"),
+    ],
+)
+def test_a_clip_model_names_its_axes(shape, hint):
+    expected = r"expected \(batch, 3 channels, frames, height, width\); try " + re.escape(hint)
+    with pytest.raises(InputError, match=expected):
+        SwinTransformer(CLIP)(torch.zeros(shape))
+
+
+def test_the_hints_for_other_axes_are_right():
+    images, clips = SwinTransformer(NARROW).eval(), SwinTransformer(CLIP).eval()
+    x = torch.randn(2, 3, 4, 32, 32)
+    assert difference(images(x.transpose(1, 2).flatten(0, 1))[5], images(x[1:, :, 1])[0]) <= 1e-5
+    assert clips(x[:, :, 0].unsqueeze(2)).shape == (2, 5)
+    assert clips(x[0].unsqueeze(0)).shape == (1, 5)
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------

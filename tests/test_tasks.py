@@ -179,6 +179,26 @@ def test_classes_are_numbered_as_the_model_does():
         Classify.card_of(swindow.create("swin_nano", num_classes=0))
 
 
+def test_a_model_of_clips_is_given_no_images():
+    """Neither in evaluation nor in training, new or from weights; nothing is decoded before."""
+    model = swindow.create("swin3d_tiny", embed_dim=8, num_heads=(1, 2, 4, 8), depths=(1, 1, 1, 1), num_classes=2)
+    info = data.DataInfo("pets", class_names=("cat", "dog"))
+    message = (
+        r"^the model takes clips or volumes \(3 axes\), images have 2; "
+        r"pass tensors \(batch, channels, frames, height, width\) to it in Python$"
+    )
+    for use in (
+        lambda: Classify.of(model, info),
+        lambda: Classify().build(info, model),
+        lambda: Classify(ClassifySettings("swin3d_tiny")).build(info),
+    ):
+        with pytest.raises(InputError, match=message):
+            use()
+    line = SwinTransformer(SwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), patch_size=(4,), num_classes=2))
+    with pytest.raises(InputError, match=r"takes sequences \(1 axis\), .*\(batch, channels, length\)"):
+        Classify.of(line, info)
+
+
 SMALL = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "in_chans": 1}
 
 

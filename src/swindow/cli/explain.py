@@ -44,9 +44,11 @@ def explain(
     from ..card import preprocessing
     from ..explain import explain as draw
     from ..sizes import image_size
+    from ..tasks import check_takes_images
 
     output = Output(json, quiet)
     model, trained = load_or_create(checkpoint, output)
+    check_takes_images(model.config)
     names = (model.card.class_names if model.card else None) or ()
     chosen = None if target is None else class_number(target, names, model.config.num_classes)
     how = preprocessing(model.card, image_size(model.config, model.card), model.config.in_chans)

@@ -46,14 +46,22 @@ class PatchEmbed(nn.Module):
         x = self.norm(x)
         return x
 
+    def _other_axes(self, x: Tensor) -> str:
+        """What to do with an input of another number of axes."""
+        n, chans = len(self.patch_size), self.proj.in_channels
+        what = {2: "image", 3: "clip"}.get(n, "sequence")
+        if n == 3 and x.ndim == 4 and (x.shape[1] == chans or x.shape[0] != chans):
+            return "x.unsqueeze(2) for images, as clips of one frame"
+        if n == 2 and x.ndim == 5:
+            return "x.transpose(1, 2).flatten(0, 1) for the frames of clips, as images"
+        return f"x.unsqueeze(0) for a single {what}" if x.ndim == n + 1 else f"an input of {n + 2} axes"
+
     def _check(self, x: Tensor) -> None:
         n, chans = len(self.patch_size), self.proj.in_channels
         axes = ("height", "width") if n == 2 else ("frames", "height", "width")[-n:]
         expected = f"expected (batch, {chans} channels, {', '.join(axes)})"
         if x.ndim != n + 2:
-            raise InputError(
-                f"got an input of shape {tuple(x.shape)}, {expected}; try x.unsqueeze(0) for a single image"
-            )
+            raise InputError(f"got an input of shape {tuple(x.shape)}, {expected}; try {self._other_axes(x)}")
         if x.shape[1] != chans:
             hint = (
                 "move the channels to axis 1"

@@ -15,11 +15,13 @@ from torch import Tensor
 from ..card import ModelCard, Preprocess, preprocessing
 from ..checkpoints import replace_head
 from ..class_names import imagenet_1k, numbers
+from ..config import SwinConfig
 from ..data import AUGMENTS, DataInfo, Sample
 from ..errors import ConfigError, DataError, InputError, shortened
 from ..media import prepare, to_tensor
 from ..models import SwinTransformer, create
 from ..sizes import image_size
+from ..variants import variant_config
 from .task import Batch, Example
 
 # What a classifier's forward does not use, and DistributedDataParallel would wait for: the norms of a backbone's maps,
@@ -88,13 +90,20 @@ class Classify:
     name = "classify"
 
     def build(self, info: DataInfo, parts: SwinTransformer | None = None) -> SwinTransformer:
-        """Returns a new model on the CPU. What classification does not use of weights is in its ``load_report``."""
+        """Returns a new model on the CPU. What classification does not use of weights is in its ``load_report``.
+
+        Raises:
+            ConfigError: there is neither a variant nor weights.
+            InputError: the model takes no images.
+        """
         s, classes = self.settings, len(info.class_names)
         rate = {} if s.drop_path_rate is None else {"drop_path_rate": s.drop_path_rate}
         if parts is None:
             if s.variant is None:
                 raise ConfigError("classify: got neither a variant nor weights, expected one of them")
+            check_takes_images(variant_config(s.variant))
             return create(s.variant, num_classes=classes, in_chans=s.preprocess.channels, **rate)
+        check_takes_images(parts.config)
         dropped, made, rows = replace_head(parts, classes)
         model = SwinTransformer(parts.config.replace(**UNUSED, **rate))
         last = f"out_norms.{parts.config.num_stages - 1}."  # a backbone's norm of the last map is the final norm
@@ -195,6 +204,7 @@ class Classify:
             ConfigError: the model takes neither 1 nor 3 channels.
             InputError: the model has no head, or takes no images.
         """
+        check_takes_images(model.config)
         if not model.config.num_classes:
             raise InputError(
                 "the model has no head (num_classes is 0), so it cannot classify; try load(..., num_classes=...) and "
@@ -232,6 +242,16 @@ class Classify:
                 f"not know; it knows {shortened(names)}; {advice}"
             )
         return tuple(known[name] for name in found)
+
+
+def check_takes_images(config: SwinConfig) -> None:
+    """Raises InputError for a model of clips, volumes or sequences, before any image is decoded for it."""
+    if config.ndim != 2:
+        what, axes = ("clips or volumes", "frames, height, width") if config.ndim == 3 else ("sequences", "length")
+        count = "1 axis" if config.ndim == 1 else f"{config.ndim} axes"
+        raise InputError(
+            f"the model takes {what} ({count}), images have 2; pass tensors (batch, channels, {axes}) to it in Python"
+        )
 
 
 def _numbered(classes: int) -> tuple[str, ...]:
