@@ -11,12 +11,9 @@ import swindow
 import swindow.variants
 from swindow import ModelCard, Preprocess
 from swindow.card import preprocessing
-from swindow.data import DataInfo
 from swindow.sizes import image_size
 from swindow.tasks import Classify
 from swindow.variants import variant_config
-
-PAIR = DataInfo("pets", class_names=("cat", "dog"))
 
 
 def test_it_imports_no_torch():
@@ -83,7 +80,7 @@ def test_a_file_without_preprocessing_is_fed_what_it_was_made_for(tmp_path, layo
     known = {"window_size": model.config.window_size, "pretrained_window_size": model.config.pretrained_window_size}
     found = swindow.load(path, config=known)
     assert image_size(found.config, found.card) == (side, side)
-    how = Classify.of(found, PAIR).settings.preprocess
+    how = Classify.card_of(found).preprocess
     assert how.size == (side, side)
     assert how == preprocessing(found.card, image_size(found.config, found.card))
     if side == 384 and layout in ("timm", "microsoft"):  # published ones are not cropped
@@ -106,7 +103,7 @@ def test_one_channel(tmp_path):
     swindow.save(shallow("swin_base_w12_384", in_chans=1), tmp_path / "m.pth", "timm")
     found = swindow.load(tmp_path / "m.pth")
     assert found.card is None
-    assert Classify.of(found, PAIR).settings.preprocess == Preprocess.default((384, 384), 1)
+    assert Classify.card_of(found).preprocess == Preprocess.default((384, 384), 1)
 
 
 def test_what_is_described_has_a_size():

@@ -188,15 +188,15 @@ def test_a_model_of_clips_is_given_no_images():
         r"pass tensors \(batch, channels, frames, height, width\) to it in Python$"
     )
     for use in (
-        lambda: Classify.of(model, info),
+        lambda: Classify.card_of(model),
         lambda: Classify().build(info, model),
-        lambda: Classify(ClassifySettings("swin3d_tiny")).build(info),
+        lambda: ClassifySettings("swin3d_tiny"),
     ):
         with pytest.raises(InputError, match=message):
             use()
     line = SwinTransformer(SwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), patch_size=(4,), num_classes=2))
     with pytest.raises(InputError, match=r"takes sequences \(1 axis\), .*\(batch, channels, length\)"):
-        Classify.of(line, info)
+        Classify.card_of(line)
 
 
 SMALL = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "in_chans": 1}

@@ -50,6 +50,8 @@ class ClassifySettings:
     def __post_init__(self) -> None:
         if self.augment not in AUGMENTS:
             raise ConfigError(f"augment: got {self.augment!r}, expected one of {', '.join(AUGMENTS)}")
+        if self.variant is not None:
+            check_takes_images(variant_config(self.variant))
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"label_smoothing: got {self.label_smoothing!r}, expected a fraction below 1")
 
@@ -101,7 +103,6 @@ class Classify:
         if parts is None:
             if s.variant is None:
                 raise ConfigError("classify: got neither a variant nor weights, expected one of them")
-            check_takes_images(variant_config(s.variant))
             return create(s.variant, num_classes=classes, in_chans=s.preprocess.channels, **rate)
         check_takes_images(parts.config)
         dropped, made, rows = replace_head(parts, classes)
@@ -197,6 +198,17 @@ class Classify:
         return cls(ClassifySettings(preprocess=how), class_names=card.class_names)
 
     @staticmethod
+    def preprocess_of(model: SwinTransformer) -> Preprocess:
+        """Returns how images are prepared for a model: as its card says, else as ImageNet's, in the size it is for.
+
+        Raises:
+            ConfigError: the model takes neither 1 nor 3 channels.
+            InputError: the model takes no images.
+        """
+        check_takes_images(model.config)
+        return preprocessing(model.card, image_size(model.config, model.card), model.config.in_chans)
+
+    @staticmethod
     def card_of(model: SwinTransformer) -> ModelCard:
         """Returns the card of a model with what prediction needs: preprocessing, and a name for every class.
 
@@ -204,7 +216,7 @@ class Classify:
             ConfigError: the model takes neither 1 nor 3 channels.
             InputError: the model has no head, or takes no images.
         """
-        check_takes_images(model.config)
+        how = Classify.preprocess_of(model)
         if not model.config.num_classes:
             raise InputError(
                 "the model has no head (num_classes is 0), so it cannot classify; try load(..., num_classes=...) and "
@@ -212,7 +224,6 @@ class Classify:
             )
         card = model.card or ModelCard()
         names = card.class_names or _numbered(model.config.num_classes)
-        how = preprocessing(model.card, image_size(model.config, model.card), model.config.in_chans)
         return card.replace(task=Classify.name, preprocess=how, class_names=names)
 
     def outputs_of(self, info: DataInfo) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .. import data as data_
-from ..card import HeldOut, preprocessing
+from ..card import HeldOut
 from ..checkpoints import load, replacing
 from ..data import DataInfo, Dataset, Splits
 from ..errors import ConfigError, TrainingError, nearest
@@ -102,10 +102,11 @@ def train(
             progress = Progress()
         stack.callback(progress.finished)
         here.on_first(lambda: stack.enter_context(folder.held(settings.out)))
-        splits, held_out = opened(data, settings, progress)
         start = None if settings.weights is None else load(settings.weights)
+        info = data_.open(data, verify=False).train.info
+        task, lr, why = chosen(task, settings, info, start)  # first: wrong settings are found before images are decoded
+        splits, held_out = opened(data, settings, progress)
         check_split(start, held_out)
-        task, lr, why = chosen(task, settings, splits.train.info, start)
         for line in (why, *summary.of_data(splits, held_out)):
             progress.note(line)
         run = Run(splits, held_out, task, settings, lr, start, here, progress)
@@ -159,7 +160,7 @@ def chosen(
     if info.task not in TASKS:
         raise ConfigError(f"{info.name}: unknown task {info.task!r}{nearest(info.task, TASKS)}")
     kind, kind_of_settings = TASKS[info.task]
-    how = None if start is None else preprocessing(start.card, channels=start.config.in_chans)
+    how = None if start is None else kind.preprocess_of(start)
     choice = choose(settings, info, how)
     return kind(kind_of_settings(**choice.task)), choice.lr, choice.why
 
