@@ -262,7 +262,7 @@ def test_a_run_that_is_stopped_says_from_where_it_goes_on(tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_other_commands_that_are_stopped_say_no_more(number, status):
     command = ["bench", "swin_nano", "--size", "16", "--batch", "1", "--rounds", "1000000"]
-    found = stopped(number, *command, when=lambda process: process.stdout.readline().startswith("images of"))
+    found = stopped(number, *command, when=lambda process: process.stdout.readline().startswith("inputs of"))
     assert found == (status, "swindow: stopped\n")
 
 

@@ -29,9 +29,6 @@ PEERS = ("openvino", "timm", "torchvision", "transformers")  # a page that impor
 SLOW = ("docs/speed.md",)  # compiles and exports
 SETS_UP = ("pip ", "make ")  # installs, or runs everything: continuous integration does that
 
-# Pages of what is being written; remove this and its uses with the last of it.
-AWAITED = {"README.md", "docs/command-line.md", "docs/python.md"} if not hasattr(swindow, "Predictor") else set()
-
 # What is changed so that the same code and commands take seconds.
 QUICK_CODE = {
     "epochs=30": "epochs=1",
@@ -45,8 +42,7 @@ SHELL = 'swindow() { "$PYTHON" -m swindow "$@"; }\ntorchrun() { "$PYTHON" -m tor
 
 def pages_with(language):
     slow = {name: [pytest.mark.slow] if name in SLOW else [] for name in NAMES}
-    awaited = {name: [pytest.mark.xfail(strict=True)] if name in AWAITED else [] for name in NAMES}
-    return [pytest.param(name, marks=slow[name] + awaited[name]) for name in NAMES if blocks(name, language)]
+    return [pytest.param(name, marks=slow[name]) for name in NAMES if blocks(name, language)]
 
 
 def blocks(name, language):

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.markup import escape
-from rich.table import Table
-
 from ..console import steps
 from . import complain
 from .shared import (
@@ -85,11 +82,13 @@ def evaluate(
         complain(skipped)
     for line in _summary(found):
         output.result(line)
-    output.show(_table(found))
+    output.table(_rows(found))
+    if found.mistakes:
+        output.result("most certain mistakes:")
     for mistake in found.mistakes[:WORST]:
-        output.result(f"{mistake.image}: {mistake.truth}, taken for {mistake.predicted} ({mistake.probability:.2f})")
+        output.result(f"  {mistake.image}: {mistake.truth}, taken for {mistake.predicted} ({mistake.probability:.2f})")
     if len(found.mistakes) > WORST:
-        output.result(f"and {len(found.mistakes) - WORST} more mistakes; --json lists all")
+        output.result(f"  and {len(found.mistakes) - WORST} more mistakes; --json lists all")
     if save_mistakes is not None:
         output.say(f"wrote {save_mistakes / 'mistakes.png'}")
     output.put(_document(found))
@@ -106,20 +105,17 @@ def _summary(found: Evaluation) -> list[str]:
     ]
 
 
-def _table(found: Evaluation) -> Table:
-    """A row per class."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("class", overflow="fold")
-    for column in ("images", "right", "recall", "precision", "f1"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("taken for", overflow="fold")
+def _rows(found: Evaluation) -> list[tuple[str, ...]]:
+    """The columns' names, and a row per class."""
+    rows: list[tuple[str, ...]] = [("class", "images", "right", "recall", "precision", "f1", "taken for")]
+    numbers = {name: k for k, name in enumerate(found.names)}
     for row in found.classes:
-        k = found.names.index(row.name)
+        k = numbers[row.name]
         others = sorted((-n, found.names[j]) for j, n in enumerate(found.confusion[k]) if n and j != k)
         figures = ("-" if value is None else f"{value:.4f}" for value in (row.recall, row.precision, row.f1))
         taken = ", ".join(f"{name} ({-n})" for n, name in others[:3]) + (", ..." if len(others) > 3 else "")
-        table.add_row(escape(row.name), str(row.images), str(row.right), *figures, escape(taken))
-    return table
+        rows.append((row.name, str(row.images), str(row.right), *figures, taken))
+    return rows
 
 
 def _document(found: Evaluation) -> dict[str, Any]:

@@ -60,23 +60,27 @@ def predict(
     predictor = open_predictor((checkpoint, *ensemble), device, precision, names, flip, sizes, output)
     classes = predictor.card.class_names or ()
     failures, found = 0, []
-    with ExitStack() as stack:
-        table = None if out is None else stack.enter_context(writer(out, classes, top, all_classes))
-        step = stack.enter_context(steps(output.bars, "predicting"))
-        for done, answer in enumerate(predictor(paths, batch_size, len(classes) if all_classes else top), start=1):
-            if isinstance(answer, Failure):
-                failures += 1
-                complain(answer.error)
-            elif table is None:
-                pairs = list(zip(answer.classes, answer.probabilities, strict=True))[:top]
-                output.result(f"{answer.image}: " + ", ".join(f"{name} {p:.3f}" for name, p in pairs))
-            if table is not None:
-                table.write(answer)
-            if json:
-                found.append(answer_as_json(answer))
-            step("", done, len(paths))
+    try:
+        with ExitStack() as stack:
+            table = None if out is None else stack.enter_context(writer(out, classes, top, all_classes))
+            step = stack.enter_context(steps(output.bars, "predicting"))
+            for done, answer in enumerate(predictor(paths, batch_size, len(classes) if all_classes else top), start=1):
+                if isinstance(answer, Failure):
+                    failures += 1
+                    complain(answer.error)
+                elif table is None:
+                    pairs = list(zip(answer.classes, answer.probabilities, strict=True))[:top]
+                    output.result(f"{answer.image}: " + ", ".join(f"{name} {p:.3f}" for name, p in pairs))
+                if table is not None:
+                    table.write(answer)
+                if json:
+                    found.append(answer_as_json(answer))
+                step("", done, len(paths))
+    except KeyboardInterrupt as stop:
+        raise type(stop)(*([] if out is None else [f"the answers so far are in {out}.partial"])) from None
     if out is not None:
-        output.say(f"wrote {out}: {len(paths) - failures} answers, {failures} images that could not be read")
+        unread = f"{failures} image{'' if failures == 1 else 's'} that could not be read"
+        output.say(f"wrote {out}: {len(paths) - failures} answers, {unread}")
     output.put(found)
     return 1 if failures else 0
 
@@ -95,7 +99,8 @@ def listed(images: Sequence[str]) -> list[str]:
     found = []
     for image in images:
         if image == "-":
-            found += [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line.strip()]
+            lines = sys.stdin.buffer.read().splitlines()
+            found += _some([os.fsdecode(line) for line in lines if line.strip()], "no paths on standard input")
         elif os.path.isdir(image):
             found += _some(images_in(image), f"{image}: holds no images")
         elif glob.has_magic(image) and not os.path.exists(image):

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from tyro.conf import Positional, arg
 
 from .. import console as console_
@@ -96,9 +96,12 @@ class Output:
         """Where a bar is drawn: with the messages, or on standard error where these do not go to a terminal."""
         return self.console if self.console.is_terminal or self.console.quiet else _Console(stderr=True)
 
-    def show(self, table: Table) -> None:
-        """Prints a table that is part of the result."""
-        self._results.print(table)
+    def table(self, rows: Sequence[Sequence[str]]) -> None:
+        """Prints rows as columns that start below each other, a part of the result. No cell is cut off."""
+        widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+            self.result("  ".join(cells).rstrip())
 
     def say(self, text: str) -> None:
         """Prints a message: what was found, how far it is, what was made."""

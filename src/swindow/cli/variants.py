@@ -23,9 +23,7 @@ def variants(json: Json = False, quiet: Quiet = False) -> int:
                 _side(c.patch_size),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        output.result("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    output.table(rows)
     output.say("parameters: with 1000 classes (video: 400); pixels: the image size it is meant for, others work too")
     output.put({name: config.to_dict() for name, config in configs.items()})
     return 0
