@@ -52,9 +52,10 @@ def test_no_test_file_imports_another():
 def test_public_names():
     """What users import; a change here is a change of the interface."""
     assert sorted(n for n in swindow.__all__ if n != "__version__") == [
-        "CheckpointError", "ConfigError", "DataError", "Evaluation", "Failure", "InputError", "ModelCard", "OutputError",
-        "Prediction", "Predictor", "Preprocess", "SwinConfig", "SwinTransformer", "SwindowError", "TrainConfig", "TrainResult", "TrainingError", "adopt",
-        "convert", "create", "evaluate", "inflate", "list_layouts", "list_variants", "load", "predict", "save", "train",
+        "CheckpointError", "ConfigError", "DataError", "Evaluation", "Failure", "InputError", "ModelCard",
+        "OutputError", "Prediction", "Predictor", "Preprocess", "SwinConfig", "SwinTransformer", "SwindowError",
+        "TrainConfig", "TrainResult", "TrainingError", "adopt", "convert", "create", "evaluate", "inflate",
+        "list_layouts", "list_variants", "load", "predict", "save", "train",
     ]  # fmt: skip
     for module in pkgutil.walk_packages(swindow.__path__, "swindow."):
         if (

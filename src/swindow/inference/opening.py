@@ -12,7 +12,7 @@ from ..class_names import read_names
 from ..devices import pick_device
 from ..errors import ConfigError
 from ..models import SwinTransformer
-from ..tasks import Classify
+from ..tasks import task_of
 from .runtimes import ModelRuntime, deploying_pays, model_runtime
 
 
@@ -37,7 +37,7 @@ def open_model(
     """
     live = isinstance(source, SwinTransformer)
     model: SwinTransformer = source if live else load(source)
-    card, classes = Classify.card_of(model), model.config.num_classes
+    card, classes = task_of(model.card).card_of(model), model.config.num_classes
     assumed = {} if model.load_report is None else model.load_report.assumed
     notes = (f"class names: {assumed['class_names']}",) if "class_names" in assumed and names is None else ()
     if isinstance(names, (str, Path)):

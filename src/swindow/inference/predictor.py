@@ -40,7 +40,7 @@ class Failure:
 class Predictor:
     """Answers images with a model: ``predictor(images)`` is a stream of predictions, in the order of the images.
 
-    Images are read by threads while the model runs, and run in batches. A broken image is a ``Failure`` in the stream,
+    Images are read by several threads and run in batches. A broken image is a ``Failure`` in the stream,
     and does not end it. A predictor may be used from many threads at once.
 
     Args:

@@ -13,7 +13,7 @@ import torch
 from ..card import ModelCard
 from ..data import Sample
 from ..errors import ConfigError, DataError
-from ..tasks import Classify, Example
+from ..tasks import Classify, Example, task_of
 from .runtimes import Runtime
 
 
@@ -70,7 +70,7 @@ class Views:
         for size in sizes:
             if type(size) is not int or size < 1:
                 raise ConfigError(f"sizes: got {size!r}, expected sides in pixels, above 0")
-        pairs = [(runtime, Classify.of(card)) for runtime, card in members]
+        pairs = [(runtime, task_of(card).of(card)) for runtime, card in members]
         self.task, self.flip = pairs[0][1], flip
         self.members = [
             Member(runtime, task if size is None else task.at((size, size)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..card import ModelCard
+from ..errors import InputError
 from .classify import Classify, ClassifySettings, Confusion, Prediction, check_takes_images
 from .task import Batch, Example, Metric, Task
 
@@ -16,7 +18,20 @@ __all__ = [
     "Prediction",
     "Task",
     "check_takes_images",
+    "task_of",
 ]
 
 # The tasks that data can ask for by name (``DataInfo.task``), each with the class of its settings.
 TASKS = {"classify": (Classify, ClassifySettings)}
+
+
+def task_of(card: ModelCard | None) -> type[Classify]:
+    """Returns the task that a model has learned; where its card does not say, classification.
+
+    Raises:
+        InputError: it has learned a task that this version does not know.
+    """
+    name = (card.task if card else None) or Classify.name
+    if name not in TASKS:
+        raise InputError(f"the model has learned the task {name!r}; this version knows {', '.join(TASKS)}")
+    return TASKS[name][0]
