@@ -127,7 +127,7 @@ def report(record: dict) -> str:
         "# How long answers take",
         "",
         measure.about(record),
-        f"- medians of {record['rounds']} rounds, in turns; ratios round by round, with quartiles; before: commit 8a34208",
+        f"- medians of {record['rounds']} rounds, in turns; ratios with quartiles; before: commit 8a34208",
         "",
         "Whole processes, with bytecode on disk:",
         "",

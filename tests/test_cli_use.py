@@ -172,6 +172,23 @@ def test_a_file_of_answers_is_not_replaced_unless_asked(run, checkpoint, photos,
     assert (status, error.count("\n")) == (1, 1)
 
 
+def test_what_a_stopped_command_has_left_is_not_replaced_unless_asked(run, checkpoint, photos, tmp_path):
+    partial = tmp_path / "answers.csv.partial"
+    partial.write_text("mine")
+    for options in ([], ["--top", 0, "--overwrite"]):
+        status, _, error = run("predict", checkpoint, photos, "--out", tmp_path / "answers.csv", *options)
+        assert (status, error.count("\n")) == (2, 1)
+        assert partial.read_text() == "mine"
+
+
+def test_errors_of_the_system_are_one_line(run, checkpoint, photos, monkeypatch):
+    for arguments in (["--out", "x" * 300 + ".csv"], ["--out", "/proc/nothing/answers.csv"]):
+        status, _, error = run("predict", checkpoint, photos, *arguments)
+        assert (status, error.count("\n")) == (1, 1)
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run("predict", checkpoint, "-")[2] == "swindow: error: no paths on standard input\n"
+
+
 def test_answers_so_far_are_kept_where_a_command_is_stopped(checkpoint, photos, tmp_path):
     """The list of images never ends; the answers so far lie beside the name that the whole would have."""
     out = tmp_path / "answers.csv"

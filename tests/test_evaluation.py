@@ -218,7 +218,7 @@ def test_mistakes_are_drawn(trained, tmp_path):
     caption = np.asarray(sheet.crop((12, 196, 192, 244)).convert("L"))
     assert (caption < 128).sum() > 100
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="contact sheet cannot be written"):
+    with pytest.raises(OutputError, match="cannot be made"):
         evaluate(model, trained[0], all=True, save_mistakes=tmp_path / "file")
 
 

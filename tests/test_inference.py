@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+import torch.nn.utils.prune
+from PIL import Image, ImageOps
 
 import swindow
 from helpers.folders import make_folder
 from swindow import ConfigError, DataError, Failure, InputError, ModelCard, Prediction, Predictor, Preprocess
 from swindow.inference.runtimes import ModelRuntime
-from swindow.media import prepare
+from swindow.media import ImageFile, ImageObject, prepare
 
 NAMES = ("ant", "bee", "cat", "dog", "emu", "fox", "gnu")
 
@@ -122,8 +125,6 @@ def test_an_endless_stream_is_read_only_a_little_ahead(paths):
 def test_several_threads_read(paths, monkeypatch):
     """Two images that each wait until the other is being read."""
     barrier = threading.Barrier(2, timeout=30)
-    from swindow.media import ImageFile
-
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     decode = ImageFile.decode
     monkeypatch.setattr(ImageFile, "decode", lambda self: (barrier.wait(), decode(self))[1])
@@ -208,7 +209,7 @@ def test_devices_precisions_and_runtimes(paths):
         ({"device": "nonsense"}, "device 'nonsense'"),
         ({"precision": "int8"}, "precision: got 'int8'"),
         ({"runtime": "onnx"}, "runtime: got 'onnx'"),
-        ({"names": ["a", "b"]}, "names: got 2, expected 7"),
+        ({"names": ["a", "b"]}, "names: got 2 different ones, expected 7"),
         ({"sizes": [0]}, "sizes: got 0"),
     ):
         with pytest.raises(ConfigError, match=match):
@@ -283,3 +284,79 @@ def test_a_folder_as_data_gives_the_same_answers_as_its_files(tmp_path):
     found = {sample.key: p.exp() for sample, p in stream}
     expected = by_hand(model, [root / key for key in found])
     assert torch.allclose(torch.stack(list(found.values())), expected, atol=1e-5)
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_names_that_are_given_do_not_change_which_classes_of_an_ensemble_belong_together(paths):
+    first, second = model_of(), model_of(1, (24, 24), NAMES[::-1])
+    expected = (by_hand(first, paths) + by_hand(second, paths).flip(-1)) / 2
+    labels = tuple(name.upper() for name in NAMES)
+    for answer, p in zip(Predictor.open(first, second, names=labels)(paths, top=7), expected, strict=True):
+        found = dict(zip(answer.classes, answer.probabilities, strict=True))
+        assert [found[name] for name in labels] == pytest.approx(p.tolist(), abs=1e-5)
+
+
+def test_classes_of_one_name_are_told_apart(paths):
+    [answer] = swindow.predict(model_of(names=("crane", "crane", "fox")), paths[0], top=3)
+    assert sorted(answer.classes) == ["crane", "crane (2)", "fox"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_an_image_that_was_opened_is_its_file(tmp_path, mode, orientation):
+    rng = np.random.default_rng(0)
+    shape = (20, 40, 3) if mode == "RGB" else (20, 40)
+    pixels = rng.integers(0, 2**16 if mode == "I;16" else 2**8, shape, np.uint16 if mode == "I;16" else np.uint8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a.tif", exif=exif)
+    by_path = ImageFile(str(tmp_path / "a.tif")).decode()
+    by_object = ImageObject(Image.open(tmp_path / "a.tif")).decode()
+    assert by_object.size == by_path.size
+    assert np.array_equal(np.asarray(by_object), np.asarray(by_path))
+
+
+def test_whatever_a_decoder_raises_is_a_failure(paths, tmp_path, monkeypatch):
+    answers = swindow.predict(model_of(), [paths[0], str(tmp_path / ("x" * 300)), paths[1]], errors="return")
+    assert [type(answer) for answer in answers] == [Prediction, Failure, Prediction]
+    assert "cannot be read" in str(answers[1].error)
+    for kind in (RuntimeError("Failed to decode"), struct.error("required argument is not an integer")):
+        monkeypatch.setattr(ImageOps, "exif_transpose", mock.Mock(side_effect=kind))
+        exif = Image.Exif()
+        exif[274] = 6
+        Image.new("RGB", (8, 8)).save(tmp_path / "b.jpg", exif=exif)
+        answers = swindow.predict(model_of(), [paths[0], tmp_path / "b.jpg", paths[1]], errors="return")
+        assert [type(answer) for answer in answers] == [Prediction, Failure, Prediction]
+
+
+def test_a_source_that_fails_loses_no_answers(paths):
+    def source():
+        yield from paths[:5]
+        raise OSError("the disk is gone")
+
+    found = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        found.extend(iter(Predictor.open(model_of())(source(), batch_size=4)))
+    assert [answer.image for answer in found] == paths[:5]
+
+
+def test_models_with_tensors_of_other_kinds_and_models_that_are_converted(paths):
+    model = model_of()
+    torch.nn.utils.prune.l1_unstructured(model.head, "weight", 0.3)
+    model.norm.register_forward_hook(lambda module, inputs, output: setattr(module, "kept", output))
+    model(torch.zeros(1, 3, 32, 32))
+    check(swindow.predict(model, paths, top=7), by_hand(model, paths), paths)
+    model = model_of()
+    predictor = Predictor.open(model)
+    expected = by_hand(model, paths)
+    model.double()
+    check(list(predictor(paths, top=7)), expected, paths)
+
+
+def test_wrong_arguments_are_found_before_the_first_answer_is_asked_for(paths):
+    with pytest.raises(ConfigError, match="top"):
+        Predictor.open(model_of())(paths, top=0)
+    with pytest.raises(ConfigError, match="batch_size"):
+        Predictor.open(model_of())(paths, batch_size=0)

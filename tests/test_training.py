@@ -30,8 +30,9 @@ from swindow import data
 from swindow.card import HeldOut, Preprocess
 from swindow.data import Splits, Subset
 from swindow.errors import CheckpointError, ConfigError, DataError, TrainingError
+from swindow.inference import evaluate
 from swindow.tasks import Classify, ClassifySettings
-from swindow.training import Progress, TrainConfig, evaluate, folder, loop, train
+from swindow.training import Progress, TrainConfig, folder, loop, train
 from swindow.training.feed import Batches, Plan, Work, split, start_method, stream
 from swindow.training.measure import measure
 from swindow.training.optimizer import parameter_groups

@@ -81,6 +81,11 @@ def _status(arguments: Sequence[str]) -> int:
     except SwindowError as error:
         complain(error)
         return 2 if isinstance(error, ConfigError) else 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of the system: no permission, a full disk, a name that is too long
+        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return 1
     except KeyboardInterrupt as stop:
         if int(os.environ.get("RANK", 0)) == 0:  # of several processes one speaks
             print(f"swindow: stopped{f'; {stop}' if stop.args else ''}", file=sys.stderr)

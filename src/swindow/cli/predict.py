@@ -55,16 +55,18 @@ def predict(
     from ..inference.answers import answer_as_json, writer
 
     output, paths = Output(json, quiet), listed(images)
-    if out is not None and out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists; try --overwrite, or another name")
+    for there in () if out is None or overwrite else (out, out.with_name(f"{out.name}.partial")):
+        if there.exists():
+            raise ConfigError(f"{there} exists; try --overwrite, or another name")
     predictor = open_predictor((checkpoint, *ensemble), device, precision, names, flip, sizes, output)
     classes = predictor.card.class_names or ()
+    answers = predictor(paths, batch_size, len(classes) if all_classes else top)
     failures, found = 0, []
     try:
         with ExitStack() as stack:
             table = None if out is None else stack.enter_context(writer(out, classes, top, all_classes))
             step = stack.enter_context(steps(output.bars, "predicting"))
-            for done, answer in enumerate(predictor(paths, batch_size, len(classes) if all_classes else top), start=1):
+            for done, answer in enumerate(answers, start=1):
                 if isinstance(answer, Failure):
                     failures += 1
                     complain(answer.error)
@@ -99,7 +101,7 @@ def listed(images: Sequence[str]) -> list[str]:
     found = []
     for image in images:
         if image == "-":
-            lines = sys.stdin.buffer.read().splitlines()
+            lines = [] if sys.stdin is None else sys.stdin.buffer.read().splitlines()
             found += _some([os.fsdecode(line) for line in lines if line.strip()], "no paths on standard input")
         elif os.path.isdir(image):
             found += _some(images_in(image), f"{image}: holds no images")

@@ -51,17 +51,24 @@ def writer(path: Path, class_names: Sequence[str], top: int, all_classes: bool =
     if path.suffix not in kinds:
         raise ConfigError(f"{path}: expected a name that ends in {', '.join(kinds)}")
     partial, names = path.with_name(path.name + ".partial"), class_names if all_classes else ()
-    try:
+    with _errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = kinds[path.suffix](partial, names, min(top, len(class_names)))
-        try:
-            yield opened
-        finally:
+    try:
+        yield opened
+    finally:
+        with _errors(path):
             opened.close()
+    with _errors(path):
         os.replace(partial, path)
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Raises what the system says of a file as OutputError."""
+    try:
+        yield
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
@@ -143,7 +150,7 @@ class _Parquet:
             ) from error
         self.rows, self.waiting = _Rows(names, top), list[Mapping[str, Any]]()
         kinds = {str: pa.string(), float: pa.float32()}
-        self.schema = pa.schema([(name, kinds[kind]) for name, kind in self.rows.columns.items()])
+        self.schema = pa.schema([(_unicode(name), kinds[kind]) for name, kind in self.rows.columns.items()])
         self.table, self.file = pa.Table, pq.ParquetWriter(path, self.schema)
 
     def write(self, answer: Prediction | Failure) -> None:
@@ -163,3 +170,8 @@ class _Parquet:
         if self.waiting:
             self.file.write_table(self.table.from_pylist(self.waiting, self.schema))
             self.waiting = []
+
+
+def _unicode(value: Any) -> Any:
+    """A text that is valid Unicode, which a file's name need not be; other values as they are."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value

@@ -136,6 +136,11 @@ def evaluate(
     outputs, names = predictor.views.task.outputs_of(info), predictor.views.task.class_names
     assert names is not None
     parts, measured_on = chosen(splits, trained, held_out, seed, all)
+    if save_mistakes is not None:  # a folder that cannot be made is found before anything is measured
+        try:
+            Path(save_mistakes).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{save_mistakes}: cannot be made ({error.strerror or error})") from error
     tally, total, done = _Tally(outputs), sum(map(len, parts)), 0
     samples = (part[i] for part in parts for i in range(len(part)))
     stream = predictor.stream(samples, batch_size)
@@ -225,7 +230,6 @@ def _draw(wrong: Sequence[tuple[Sample, int, int, float]], task: Classify, folde
         for sample, truth, taken, p in wrong
     )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         sheet.save(folder / "mistakes.png")
     except OSError as error:
         raise OutputError(f"{folder}: the contact sheet cannot be written ({error.strerror or error})") from error

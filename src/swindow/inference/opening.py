@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..card import ModelCard
 from ..checkpoints import load
-from ..class_names import read_names
 from ..devices import pick_device
-from ..errors import ConfigError
 from ..models import SwinTransformer
 from ..tasks import task_of
 from .runtimes import ModelRuntime, deploying_pays, model_runtime
@@ -29,7 +25,6 @@ def open_model(
     device: str | None = None,
     precision: str | None = None,
     runtime: str = "auto",
-    names: Sequence[str] | str | Path | None = None,
 ) -> Opened:
     """Returns what runs a model, and its card with everything that a task needs to know.
 
@@ -37,15 +32,9 @@ def open_model(
     """
     live = isinstance(source, SwinTransformer)
     model: SwinTransformer = source if live else load(source)
-    card, classes = task_of(model.card).card_of(model), model.config.num_classes
+    card = task_of(model.card).card_of(model)
     assumed = {} if model.load_report is None else model.load_report.assumed
-    notes = (f"class names: {assumed['class_names']}",) if "class_names" in assumed and names is None else ()
-    if isinstance(names, (str, Path)):
-        names = read_names(names, classes)
-    if names is not None:
-        if len(names) != classes:
-            raise ConfigError(f"names: got {len(names)}, expected {classes}, one per class")
-        card = card.replace(class_names=tuple(names))
+    notes = (f"class names: {assumed['class_names']}",) if "class_names" in assumed else ()
     place = None if device is None and live else pick_device(device or "auto")
     if runtime == "auto":
         runtime = "deploy" if not live and deploying_pays(model, place, precision) else "eager"

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ..card import ModelCard
+from ..class_names import read_names
 from ..data import Sample
 from ..errors import ConfigError, InputError, SwindowError
 from ..media import ImageFile, ImageObject
@@ -91,7 +92,8 @@ class Predictor:
 
         Args:
             source: a model, or what ``swindow.load`` takes: the path of a checkpoint, a folder, ``hf://org/name``. A
-                model is not changed; its predictor follows later changes of its weights with runtime "eager".
+                model is not changed; its predictor follows later changes of its weights in place, as training makes
+                them, with runtime "eager".
             others: more of these, whose probabilities are averaged with those of the first (an ensemble). Their
                 classes have the same names; each prepares images in its own way.
             device: "cpu", "cuda", "cuda:1", "mps", ...; None: where a given model lies; a GPU for a checkpoint, if
@@ -102,8 +104,8 @@ class Predictor:
             flip: average over each image and its mirror image.
             sizes: average over images prepared with these sides, in pixels; empty: the size that each model was made
                 for.
-            names: names of the classes in the order of the outputs, or a file with one name per line; None: those of
-                the checkpoint.
+            names: names of the classes in the order of the first model's outputs, or a file with one name per line;
+                None: those of the checkpoint.
 
         Raises:
             CheckpointError: as ``swindow.load``.
@@ -111,9 +113,13 @@ class Predictor:
             DataError: models of an ensemble know other classes.
             InputError: a model has no head, or takes no images.
         """
-        first, *more = [open_model(one, device, precision, runtime, names) for one in (source, *others)]
+        first, *more = [open_model(one, device, precision, runtime) for one in (source, *others)]
         found = cls(first.runtime, first.card, [(one.runtime, one.card) for one in more], flip, sizes)
-        found.notes = tuple(dict.fromkeys(note for one in (first, *more) for note in one.notes))
+        if names is None:
+            found.notes = tuple(dict.fromkeys(note for one in (first, *more) for note in one.notes))
+        else:  # after the classes of an ensemble have been matched by the names that the models have
+            found.card = first.card.replace(class_names=_names(names, len(first.card.class_names or ())))
+            found.views.task = dataclasses.replace(found.views.task, class_names=found.card.class_names)
         return found
 
     def __call__(
@@ -134,11 +140,7 @@ class Predictor:
             raise ConfigError(f"top: got {top}, expected a number above 0")
         if isinstance(images, (str, os.PathLike, Image.Image)):
             images = [images]
-        for sample, found in self.stream(map(_sample, images), batch_size):
-            name = sample.key or None
-            yield (
-                Failure(name, found) if isinstance(found, SwindowError) else self.views.task.answer(found, name, top)
-            )
+        return (self._answer(sample, found, top) for sample, found in self.stream(map(_sample, images), batch_size))
 
     def stream(self, samples: Iterable[Sample], batch_size: int = 32) -> Iterator[tuple[Sample, Any]]:
         """Yields every sample with its prediction as its task decodes it, or with the error that reading it raised.
@@ -149,11 +151,12 @@ class Predictor:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size: got {batch_size}, expected a number above 0")
-        threads = min(8, os.cpu_count() or 1)
-        # On a CPU the model's threads and the reading ones would wait for each other's cores: they take turns.
-        ahead = batch_size if self.views.on_cpu else 2 * batch_size + threads
-        with _Reader(threads) as reader:
-            yield from _run(self.views, reader, iter(samples), batch_size, ahead)
+        return _run(self.views, iter(samples), batch_size)
+
+    def _answer(self, sample: Sample, found: Any, top: int) -> Prediction | Failure:
+        """What a user sees of a prediction or an error."""
+        name = sample.key or None
+        return Failure(name, found) if isinstance(found, SwindowError) else self.views.task.answer(found, name, top)
 
 
 class _Reader(ThreadPoolExecutor):
@@ -173,12 +176,22 @@ class _Waiting:
         self.error: SwindowError | None = None
 
 
-def _run(
+def _run(views: Views, samples: Iterator[Sample], batch_size: int) -> Iterator[tuple[Sample, Any]]:
+    """Opens threads that read, and yields the samples with their predictions or errors."""
+    threads = min(8, os.cpu_count() or 1)
+    # On a CPU the model's threads and the reading ones would wait for each other's cores: they take turns.
+    ahead = batch_size if views.on_cpu else 2 * batch_size + threads
+    with _Reader(threads) as reader:
+        yield from _in_order(views, reader, samples, batch_size, ahead)
+
+
+def _in_order(
     views: Views, reader: _Reader, samples: Iterator[Sample], batch_size: int, ahead: int
 ) -> Iterator[tuple[Sample, Any]]:
     """Reads samples ahead, sorts their pieces by shape into buckets, and runs a bucket when it is a full batch.
 
-    The sample that is next in order decides what is run where no bucket is full.
+    The sample that is next in order decides what is run where no bucket is full. An error of the source of the samples
+    is raised after those that came before.
     """
     order: deque[_Waiting] = deque()  # all that is on its way
     unread: deque[_Waiting] = deque()  # those of it that threads are reading
@@ -190,10 +203,13 @@ def _run(
             waiting.results[k] = result
             waiting.missing -= 1
 
-    more = True
+    more, failed = True, None
     while more or order:
         while more and len(order) < ahead:
-            sample = next(samples, None)
+            try:
+                sample = next(samples, None)
+            except Exception as error:
+                sample, failed = None, error
             if sample is None:
                 more = False
                 break
@@ -218,6 +234,17 @@ def _run(
         while order and order[0].missing == 0:
             done = order.popleft()
             yield done.sample, done.error or views.merge(done.results)
+    if failed is not None:
+        raise failed
+
+
+def _names(names: Sequence[str] | str | Path, classes: int) -> tuple[str, ...]:
+    """Names that were given, in a list or a file."""
+    if isinstance(names, (str, Path)):
+        return read_names(names, classes)
+    if len(names) != classes or len(set(names)) != classes:
+        raise ConfigError(f"names: got {len(set(names))} different ones, expected {classes}, one per class")
+    return tuple(names)
 
 
 def _sample(image: Any) -> Sample:

@@ -38,9 +38,12 @@ class ModelRuntime:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        weight = next(model.parameters())
-        self.model, self.dtype = model, weight.dtype
-        self.device = weight.device
+        self.model = model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return next(self.model.parameters()).device
 
     @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, Tensor]) -> Any:
@@ -48,7 +51,8 @@ class ModelRuntime:
         return self.model(**{name: self._moved(x) for name, x in inputs.items()})
 
     def _moved(self, x: Tensor) -> Tensor:
-        return x.to(self.device, self.dtype if x.is_floating_point() else None)
+        weight = next(self.model.parameters())
+        return x.to(weight.device, weight.dtype if x.is_floating_point() else None)
 
 
 def model_runtime(
@@ -101,7 +105,8 @@ def _twin(model: SwinTransformer) -> SwinTransformer:
     Frozen modules aside, ``eval()`` only sets a flag of each module, so that the twin computes what the model does.
     """
     shared: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    for module in model.modules():
+    for module in model.modules():  # tensors that are neither: those of pruning, or that a hook keeps
+        shared |= {id(value): value for value in vars(module).values() if isinstance(value, Tensor)}
         shared |= {id(value): value for name, value in vars(module).items() if name.endswith("_hooks")}
     shared |= {id(value): value for value in (model.config, model.card, model.load_report)}
     return copy.deepcopy(model, shared).eval()

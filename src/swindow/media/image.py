@@ -85,9 +85,8 @@ class ImageObject(NamedTuple):
 
     def decode(self) -> Image.Image:
         """Returns the image, decoded and upright. Raises DataError as ``read`` does."""
-        with _LOADING[id(self.image) % len(_LOADING)], _pillow_errors(_name(self.image)):
-            self.image.load()  # two threads that load one image from its file at once would break it
-        return read(self.image)
+        with _LOADING[id(self.image) // 16 % len(_LOADING)]:  # two threads that load one image would break it
+            return read(self.image)
 
 
 def read(image: str | Path | Image.Image) -> Image.Image:
@@ -227,7 +226,12 @@ def _pillow_errors(name: str | Path) -> Iterator[None]:
         raise DataError(f"{name}: not an image of a known format") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: more than {MAX_PIXELS:,} pixels are refused") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise for broken data
+    except (DataError, MemoryError):
+        raise
+    except OSError as error:
+        why = f"cannot be read ({error.strerror})" if error.strerror else f"a broken image ({error})"
+        raise DataError(f"{name}: {why}") from error
+    except Exception as error:  # Pillow's decoders raise many kinds for broken data
         raise DataError(f"{name}: a broken image ({error})") from error
 
 
@@ -235,12 +239,13 @@ def _pillow_errors(name: str | Path) -> Iterator[None]:
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """The image of a file, not decoded yet. Raises DataError, also for what Pillow raises inside."""
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: {'is a folder, expected an image' if path.is_dir() else 'there is no such file'}")
-    with _pillow_errors(path), _header(path) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(f"{path}: {image.width} x {image.height} pixels; more than {MAX_PIXELS:,} are refused")
-        yield image
+    with _pillow_errors(path):
+        if not path.is_file():
+            raise DataError(f"{path}: {'is a folder, expected an image' if path.is_dir() else 'there is no such file'}")
+        with _header(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{path}: {image.width} x {image.height} pixels; more than {MAX_PIXELS:,} are refused")
+            yield image
 
 
 def _header(path: Path) -> Image.Image:

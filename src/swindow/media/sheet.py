@@ -34,7 +34,7 @@ def _cell(image: Image.Image, lines: Sequence[str], font: ImageFont.FreeTypeFont
     cell.paste(shown, ((SIDE - shown.width) // 2, (SIDE - shown.height) // 2))
     draw = ImageDraw.Draw(cell)
     for i, line in enumerate(lines):
-        text = line
+        text = " ".join(line.split())
         while draw.textlength(text, font) > SIDE:
             text = "..." + text.removeprefix("...")[1:]
         draw.text((0, SIDE + 4 + LINE * i), text, fill="black", font=font)

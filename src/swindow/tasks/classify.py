@@ -223,8 +223,13 @@ class Classify:
                 "train it"
             )
         card = model.card or ModelCard()
-        names = card.class_names or _numbered(model.config.num_classes)
+        names = _different(card.class_names or _numbered(model.config.num_classes))
         return card.replace(task=Classify.name, preprocess=how, class_names=names)
+
+    @property
+    def nameless(self) -> bool:
+        """Whether classes have only numbers for names."""
+        return self.class_names is not None and self.class_names == _numbered(len(self.class_names))
 
     def outputs_of(self, info: DataInfo) -> tuple[int, ...]:
         """Returns, for every class of some data, the number of the model's output that stands for it.
@@ -240,12 +245,11 @@ class Classify:
         names, found = self.class_names, info.class_names
         known = numbers(names)
         unknown = [name for name in found if name not in known]
-        nameless = names == _numbered(len(names))
         imagenet = names == tuple(name for _, name in imagenet_1k())
-        if len(found) == len(names) and ((nameless and unknown) or (imagenet and len(unknown) == len(found))):
+        if len(found) == len(names) and ((self.nameless and unknown) or (imagenet and len(unknown) == len(found))):
             return tuple(range(len(names)))
         advice = "to teach it these classes, fine-tune it: swindow train DATA --weights CHECKPOINT"
-        if unknown and nameless:
+        if unknown and self.nameless:
             raise DataError(f"got {len(found)} classes in {info.name}, the model has {len(names)}; {advice}")
         if unknown:
             raise DataError(
@@ -263,6 +267,18 @@ def check_takes_images(config: SwinConfig) -> None:
         raise InputError(
             f"the model takes {what} ({count}), images have 2; pass tensors (batch, channels, {axes}) to it in Python"
         )
+
+
+def _different(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes; a name that came before gets a number: "crane", "crane (2)"."""
+    found: dict[str, None] = {}
+    for name in names:
+        number, taken = 1, name
+        while taken in found:
+            number += 1
+            taken = f"{name} ({number})"
+        found[taken] = None
+    return tuple(found)
 
 
 def _numbered(classes: int) -> tuple[str, ...]:
@@ -291,7 +307,7 @@ class Confusion:
         if self.counts is None:
             self.counts = torch.zeros(classes, classes, dtype=torch.int64)
         self.loss += float(F.nll_loss(log_p, targets, reduction="sum"))
-        self.counts += torch.bincount(targets * classes + log_p.argmax(-1), minlength=classes**2).view_as(self.counts)
+        self.counts.index_put_((targets, log_p.argmax(-1)), torch.ones_like(targets), accumulate=True)
 
     def merge(self, others: Sequence[Confusion]) -> None:
         """Adds what other processes have counted."""
