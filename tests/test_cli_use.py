@@ -123,7 +123,7 @@ def test_answers_in_a_file(run, checkpoint, photos, tmp_path, suffix, all_classe
     options = ["--out", out, "--top", 2, *(["--all-classes"] if all_classes else [])]
     status, output, _ = run("predict", checkpoint, photos, *options)
     assert status == 1
-    assert output == f"wrote {out}: 3 answers, 1 image that could not be read\n"
+    assert output == f"wrote {out}: 3 answers; 1 of 4 images could not be read\n"
     assert [path.name for path in out.parent.iterdir()] == [out.name]
     expected = swindow.predict(checkpoint, [str(photos / name) for name in ("a.JPG", "below/c.png")], top=3)
     if suffix == ".jsonl":

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from swindow import ConfigError, create, timing
+from swindow import ConfigError, ModelCard, Preprocess, create, save, timing
 from swindow.cli import main
 from swindow.inference.bench import bench, matrix_products
 
@@ -76,3 +76,24 @@ def test_the_command(capsys):
         ("eager", 1), ("deploy", 1), ("eager", 2), ("deploy", 2)
     ]  # fmt: skip
     assert "over the matrix products" in captured.err
+
+
+def test_the_command_times_the_size_that_a_model_is_for(capsys, tmp_path):
+    model = create("swin_nano", num_classes=2)
+    model.card = ModelCard(preprocess=Preprocess((24, 40)))
+    save(model, tmp_path / "own.safetensors")
+    save(create("swin_nano", num_classes=3, window_size=12), tmp_path / "timm.safetensors", layout="timm")
+    clips = ["swin3d_tiny", "--frames", "2", "--size", "32"]
+    for arguments, size in (
+        ([tmp_path / "own.safetensors"], "24x40"),
+        ([tmp_path / "timm.safetensors", "--size", "48"], "48x48"),
+        (clips, "2x32x32"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["bench", *map(str, arguments), "--batch", "1", "--rounds", "1", "--ways", "eager"])
+        assert stop.value.code == 0
+        assert f"inputs of {size};" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "swin_nano", "--frames", "4"])
+    assert stop.value.code == 2
+    assert "leave --frames out" in capsys.readouterr().err

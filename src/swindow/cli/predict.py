@@ -81,8 +81,8 @@ def predict(
     except KeyboardInterrupt as stop:
         raise type(stop)(*([] if out is None else [f"the answers so far are in {out}.partial"])) from None
     if out is not None:
-        unread = f"{failures} image{'' if failures == 1 else 's'} that could not be read"
-        output.say(f"wrote {out}: {len(paths) - failures} answers, {unread}")
+        unread = f"; {failures} of {len(paths)} images could not be read" if failures else ""
+        output.say(f"wrote {out}: {len(paths) - failures} answers{unread}")
     output.put(found)
     return 1 if failures else 0
 
