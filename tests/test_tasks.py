@@ -175,6 +175,12 @@ def test_classes_are_numbered_as_the_model_does():
     assert outputs(model, info) == (2, 0)
     with pytest.raises(DataError, match="'emu'"):
         outputs(model, data.DataInfo("pets", class_names=("cat", "emu")))
+    model.card = swindow.ModelCard(class_names=("0", "1", "2"))  # names, though they are numbers
+    three = data.DataInfo("pets", class_names=("dog", "cat", "cow"))
+    with pytest.raises(DataError, match="'dog', 'cat', 'cow'"):
+        outputs(model, three)
+    model.card = None  # no names: the order decides
+    assert outputs(model, three) == (0, 1, 2)
     with pytest.raises(InputError, match="no head"):
         Classify.card_of(swindow.create("swin_nano", num_classes=0))
 

@@ -119,7 +119,7 @@ class Predictor:
             found.notes = tuple(dict.fromkeys(note for one in (first, *more) for note in one.notes))
         else:  # after the classes of an ensemble have been matched by the names that the models have
             found.card = first.card.replace(class_names=_names(names, len(first.card.class_names or ())))
-            found.views.task = dataclasses.replace(found.views.task, class_names=found.card.class_names)
+            found.views.task = dataclasses.replace(found.views.task, class_names=found.card.class_names, numbered=False)
         return found
 
     def __call__(

@@ -119,7 +119,7 @@ def _order(task: Classify, first: Classify) -> torch.Tensor | None:
     """For every class of the first model, which output of another it is; None: the same order."""
     if task.class_names == first.class_names:
         return None
-    if task.nameless and first.class_names and task.class_names and len(first.class_names) == len(task.class_names):
+    if task.numbered and first.class_names and task.class_names and len(first.class_names) == len(task.class_names):
         return None
     if not (task.class_names and first.class_names) or set(task.class_names) != set(first.class_names):
         odd = sorted(set(task.class_names or ()) ^ set(first.class_names or ()))

@@ -78,6 +78,7 @@ class Classify:
     Attributes:
         settings: what decides how classes are learned.
         class_names: the names of the model's outputs; None: their numbers.
+        numbered: whether the class names are only the numbers of the outputs, as the model has no names.
 
     Example:
         >>> task = Classify(ClassifySettings(variant="swin_nano"))
@@ -89,6 +90,7 @@ class Classify:
 
     settings: ClassifySettings = ClassifySettings()
     class_names: tuple[str, ...] | None = None
+    numbered: bool = False
     name = "classify"
 
     def build(self, info: DataInfo, parts: SwinTransformer | None = None) -> SwinTransformer:
@@ -195,7 +197,7 @@ class Classify:
     def of(cls, card: ModelCard) -> Classify:
         """Returns the task of a trained model, as its card describes it."""
         how = card.preprocess or Preprocess()
-        return cls(ClassifySettings(preprocess=how), class_names=card.class_names)
+        return cls(ClassifySettings(preprocess=how), card.class_names, bool(card.settings.get("numbered")))
 
     @staticmethod
     def preprocess_of(model: SwinTransformer) -> Preprocess:
@@ -223,13 +225,10 @@ class Classify:
                 "train it"
             )
         card = model.card or ModelCard()
-        names = _different(card.class_names or _numbered(model.config.num_classes))
-        return card.replace(task=Classify.name, preprocess=how, class_names=names)
-
-    @property
-    def nameless(self) -> bool:
-        """Whether classes have only numbers for names."""
-        return self.class_names is not None and self.class_names == _numbered(len(self.class_names))
+        if card.class_names:
+            return card.replace(task=Classify.name, preprocess=how, class_names=_different(card.class_names))
+        names = tuple(map(str, range(model.config.num_classes)))
+        return card.replace(task=Classify.name, settings={"numbered": True}, preprocess=how, class_names=names)
 
     def outputs_of(self, info: DataInfo) -> tuple[int, ...]:
         """Returns, for every class of some data, the number of the model's output that stands for it.
@@ -246,10 +245,10 @@ class Classify:
         known = numbers(names)
         unknown = [name for name in found if name not in known]
         imagenet = names == tuple(name for _, name in imagenet_1k())
-        if len(found) == len(names) and ((self.nameless and unknown) or (imagenet and len(unknown) == len(found))):
+        if len(found) == len(names) and ((self.numbered and unknown) or (imagenet and len(unknown) == len(found))):
             return tuple(range(len(names)))
         advice = "to teach it these classes, fine-tune it: swindow train DATA --weights CHECKPOINT"
-        if unknown and self.nameless:
+        if unknown and self.numbered:
             raise DataError(f"got {len(found)} classes in {info.name}, the model has {len(names)}; {advice}")
         if unknown:
             raise DataError(
@@ -279,11 +278,6 @@ def _different(names: Sequence[str]) -> tuple[str, ...]:
             taken = f"{name} ({number})"
         found[taken] = None
     return tuple(found)
-
-
-def _numbered(classes: int) -> tuple[str, ...]:
-    """The names of classes that have none."""
-    return tuple(map(str, range(classes)))
 
 
 class Confusion:
