@@ -113,7 +113,7 @@ def test_the_code_runs(name, desk):
 def test_the_commands_run(name, desk, capfd):
     for command in commands(name):
         quick = re.sub("(--variant|explain|bench) swin_tiny", r"\1 swin_nano", command)
-        if " train " in quick:
+        if "swindow train " in quick:
             quick = re.sub(" --epochs [0-9]+", "", quick) + QUICK_TRAINING
             quick += "" if "--weights" in quick or "--variant" in quick else " --variant swin_nano"
             made = Path(re.search(r"--out (\S+)", quick)[1])
