@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 import torch
 
+from swindow import cli
 from swindow.explain import measure_cost
 
 SHARED = Path(__file__).parents[2] / "shared"  # beside the repository, never part of it
@@ -24,6 +25,19 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def run(capsys):
+    """Gives a command; returns exit status, output and error output."""
+
+    def command(*args):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(a) for a in args])
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return command
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -36,19 +36,6 @@ def summaries():
     return {name: summary for group in cli.COMMANDS.values() for name, summary in group.items()}
 
 
-@pytest.fixture
-def run(capsys):
-    """Gives a command; returns exit status, output and error output."""
-
-    def command(*args):
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(a) for a in args])
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return command
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.safetensors"

@@ -19,25 +19,11 @@ from PIL import Image
 
 import swindow
 from helpers.folders import make_folder
-from swindow import cli
 from swindow.card import ModelCard, Preprocess
 from swindow.errors import ConfigError
 from swindow.inference.answers import writer
 
 NAMES = ("ant", "bee, wild", '猫 "cat"')
-
-
-@pytest.fixture
-def run(capsys):
-    """Gives a command; returns exit status, output and error output."""
-
-    def command(*args):
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(a) for a in args])
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return command
 
 
 def save(path, seed=0, names=NAMES, variant="swin_nano"):

@@ -37,7 +37,7 @@ Device = Annotated[
     str, arg(metavar="DEVICE", help="where to run, for instance cpu, cuda or cuda:1; auto takes a GPU if there is one.")
 ]
 Precision = Annotated[
-    Literal["fp32", "bf16", "fp16"], arg(help="number format of weights and activations; fp32 is exact.")
+    Literal["fp32", "bf16", "fp16"], arg(help="number format of weights and activations; bf16 and fp16 round more.")
 ]
 Names = Annotated[
     Path | None,

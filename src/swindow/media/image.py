@@ -11,8 +11,10 @@ import contextlib
 import dataclasses
 import functools
 import math
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 150_000_000  # more is refused before it is decoded: a few kB of PNG can unfold into gigabytes
 REDUCED = "swindow_reduced"  # in an image's info: its file has more than 8 bits per channel, and Pillow gave 8
+BROKEN = (  # what decoders raise for broken data, besides OSError
+    SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
+    struct.error, zlib.error,
+)  # fmt: skip
 _LOADING = [threading.Lock() for _ in range(64)]
 _FILTERS = threading.Lock()
 FILTERS = {
@@ -226,12 +232,10 @@ def _pillow_errors(name: str | Path) -> Iterator[None]:
         raise DataError(f"{name}: not an image of a known format") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: more than {MAX_PIXELS:,} pixels are refused") from error
-    except (DataError, MemoryError):
-        raise
     except OSError as error:
         why = f"cannot be read ({error.strerror})" if error.strerror else f"a broken image ({error})"
         raise DataError(f"{name}: {why}") from error
-    except Exception as error:  # Pillow's decoders raise many kinds for broken data
+    except BROKEN as error:
         raise DataError(f"{name}: a broken image ({error})") from error
 
 
