@@ -35,7 +35,7 @@ def running(way):
         if compiled:
             stack.enter_context(mock.patch.object(torch.compiler, "is_compiling", return_value=True))
         if compiled == "compiled for any size":
-            stack.enter_context(mock.patch.object(kernels.plan, "known", return_value=False))
+            stack.enter_context(mock.patch.object(kernels.plan, "is_static", return_value=False))
         yield
 
 

@@ -23,7 +23,7 @@ from swindow.models import (
     SwinTransformer,
     WindowAttention,
 )
-from swindow.models.shadow import shadow
+from swindow.models.meta import meta_model
 from swindow.variants import PARAMETERS
 from swindow.windows import SizeRule, resolve
 
@@ -307,10 +307,10 @@ def test_training_works_after_inference_mode(kernel, window):
 
 
 @pytest.mark.parametrize("fields", [{}, V2, {"mask_token": True, "absolute_position_size": (4, 4)}], ids=str)
-def test_a_shadow_has_every_size_and_draws_nothing(fields):
+def test_a_meta_model_has_every_size_and_draws_nothing(fields):
     config = SwinConfig(**SMALL, **fields)
     before = torch.get_rng_state()
-    found = shadow(config).state_dict()
+    found = meta_model(config).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     assert {k: v.shape for k, v in found.items()} == {
         k: v.shape for k, v in SwinTransformer(config).state_dict().items()

@@ -1,4 +1,4 @@
-"""Tensors that follow from sizes alone: made once and remembered, or made anew where a compiler keeps sizes open."""
+"""Tensors that follow from sizes alone: made once and kept, or made anew where a compiler keeps sizes open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Made = TypeVar("Made")
 _caches: list[functools._lru_cache_wrapper[Any]] = []
 
 
-def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
+def cached_by_shape(make: Callable[..., Made]) -> Callable[..., Made]:
     """Decorates a function of sizes and a device that makes tensors: its last 64 results are kept.
 
     It just runs while compiling and under a mode in which tensors hold nothing (FakeTensorMode).
@@ -32,14 +32,14 @@ def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
     return get
 
 
-def forget() -> None:
-    """Frees what is remembered; it is made anew when it is needed."""
+def clear() -> None:
+    """Empties the caches; tensors are made anew when they are needed."""
     for cached in _caches:
         cached.cache_clear()
 
 
-def known(sizes: Sequence[int]) -> bool:
-    """Returns whether sizes are numbers: a compiler or an exporter may keep them open and must not branch on them."""
+def is_static(sizes: Sequence[int]) -> bool:
+    """Returns whether all sizes are numbers; where a compiler or an exporter keeps some open, do not branch on them."""
     if torch.compiler.is_dynamo_compiling():  # there a symbol passes for an int
         from torch.fx.experimental.symbolic_shapes import has_static_value
 

@@ -11,7 +11,7 @@ from .. import kernels
 from ..card import ModelCard
 from ..config import PerAxis
 from ..models import SwinTransformer
-from ..models.shadow import shadow
+from ..models.meta import meta_model
 from ..sizes import image_size
 from ..variants import variant_of
 
@@ -49,7 +49,7 @@ def count_macs(model: SwinTransformer, input_size: PerAxis) -> int:
         >>> round(count_macs(swindow.create("swin_tiny"), (224, 224)) / 1e9, 1)
         4.5
     """
-    empty = shadow(model.config).eval()
+    empty = meta_model(model.config).eval()
     x = torch.empty(1, model.config.in_chans, *input_size, device="meta")
     with kernels.using("reference"), FlopCounterMode(display=False) as counter, torch.no_grad():
         empty(x)

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..config import SwinConfig
 from ..errors import ConfigError
 from ..models import SwinTransformer
-from ..models.shadow import shadow
+from ..models.meta import meta_model
 
 
 def inflate(model: SwinTransformer, window_frames: int = 8, patch_frames: int = 2) -> SwinTransformer:
@@ -50,7 +50,7 @@ def inflate(model: SwinTransformer, window_frames: int = 8, patch_frames: int = 
             tensors[name] = tensor.repeat(2 * window_frames - 1, 1)  # time is the first digit of a row's number
         elif name.endswith("position_bias.mlp.0.weight"):
             tensors[name] = torch.cat((torch.zeros_like(tensor[:, :1]), tensor), 1)  # (512, axes)
-    video = shadow(config)
+    video = meta_model(config)
     video.load_state_dict({name: _own(tensor) for name, tensor in tensors.items()}, assign=True)
     if model.card is not None:
         video.card = model.card.replace(input_size=None)  # of images; how many frames a clip has is not known

@@ -17,7 +17,7 @@ from ..config import PerAxis, SwinConfig, check_fields
 from ..errors import CheckpointError, ConfigError
 from ..models import SwinTransformer
 from ..models.linear import Linear
-from ..models.shadow import Undrawn, shadow
+from ..models.meta import SkipInit, meta_model
 from ..sizes import image_size
 from ..variants import variant_of
 from .architecture import Architecture, architecture, settle
@@ -217,7 +217,7 @@ def check_names(card: ModelCard, config: SwinConfig) -> None:
 def _empty(config: SwinConfig) -> SwinTransformer:
     """A model that waits for its weights: nothing is initialised or takes memory."""
     try:
-        return shadow(config)
+        return meta_model(config)
     except (RuntimeError, OverflowError, TypeError) as error:  # sizes that no computer counts to
         raise CheckpointError(f"the model that is described is too large: {config}") from error
 
@@ -311,7 +311,7 @@ def replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, st
     model.config = model.config.replace(num_classes=num_classes)
     if (old, num_classes) == (IMAGENET_22K, IMAGENET_1K):
         rows = torch.tensor([int(row) for row in ROWS_OF_1K.read_text().split()])
-        with Undrawn():
+        with SkipInit():
             head = Linear(model.config.width(model.config.num_stages - 1), num_classes, device="meta")
         cut = {f"head.{name}": "the rows of ImageNet-1k's classes" for name, _ in head.named_parameters()}
         head.load_state_dict({key: value[rows] for key, value in model.head.state_dict().items()}, assign=True)

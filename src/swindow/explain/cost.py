@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..caching import forget
+from .. import caching
 from ..config import SwinConfig
 from ..models import SwinBlock
 
@@ -74,7 +74,7 @@ def measure_cost(config: SwinConfig, seconds: float = 4.0, on_progress: Callable
             if on_progress is not None:
                 on_progress(points[-1].side)
         found.append(tuple(points))
-    forget()  # the tables of maps that no model will see
+    caching.clear()  # the tables of maps that no model will see
     return Costs(*found)
 
 

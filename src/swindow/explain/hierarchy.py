@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .. import kernels
 from ..config import PerAxis
 from ..models import PatchMerging, SwinStage
-from ..models.shadow import shadow
+from ..models.meta import meta_model
 from . import style
 from .capturing import Capture
 from .geometry import Floats, Ints, first_component
@@ -173,7 +173,7 @@ def merging_figure(number: int, channels: int, merge: PatchMerging) -> Figure:
 
 def _macs(seen: Capture) -> list[int]:
     """Multiplications and additions, in pairs, of every stage for one image."""
-    empty = shadow(seen.model.config).eval()  # nothing is computed, and no fast path hides from the counter
+    empty = meta_model(seen.model.config).eval()  # nothing is computed, and no fast path hides from the counter
     x, counts = seen["patch_embed"][:1].to("meta"), []
     with kernels.using("reference"), torch.no_grad():
         for stage in empty.stages:

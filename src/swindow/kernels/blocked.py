@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..caching import remembered
+from ..caching import cached_by_shape
 from ..precision import full_precision, wide
 from ..windows import Geometry
 from .plan import Plan, plan
@@ -100,9 +100,9 @@ def _probabilities(q: Tensor, k: Tensor, bias: Tensor, order: Plan, images: int,
     logits = q.flatten(0, 1).bmm(k.flatten(0, 1).transpose(1, 2))  # (h*b*w, N, N)
     by_window = logits.view(bias.shape[0], images, -1, *bias.shape[1:])  # (h, b, w, N, N)
     by_window += bias[:, None, None]
-    for first, stop, apart in order.kinds:
-        if apart is not None:
-            by_window[:, :, max(first - start, 0) : None if stop is None else max(stop - start, 0)] += apart
+    for first, stop, mask in order.groups:
+        if mask is not None:
+            by_window[:, :, max(first - start, 0) : None if stop is None else max(stop - start, 0)] += mask
     return logits.softmax(-1)
 
 
@@ -198,7 +198,7 @@ def _boxes(bias: Tensor, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
             yield start, *(t[:, start * n : (start + at_once) * n] for t in images)
 
 
-@remembered
+@cached_by_shape
 def _rows(g: Geometry, device: torch.device, images: int, heads: int) -> Tensor:
     """Where in (h, b, nW, N) every head of every token of the grid stands: (b*H*W*h,)."""
     n = math.prod(g.windows) * math.prod(g.window)  # places of an image

@@ -1,7 +1,7 @@
-"""The order in which the fast ways to attend take windows: those of one kind (the same mask) side by side.
+"""The order in which the fast ways to attend take windows: those with the same mask side by side, as a group.
 
-Each kind is one call with one (h, N, N) bias, and the many windows inside the map need no mask at all. There are at
-most 3 kinds per axis: those inside, the last window, and the one before it where the shift moves padding into it.
+Each group is one call with one (h, N, N) bias, and the many windows inside the map need no mask at all. There are at
+most 3 groups per axis: those inside, the last window, and the one before it where the shift moves padding into it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from .. import windows
-from ..caching import known, remembered
+from ..caching import cached_by_shape, is_static
 from ..windows import Geometry
 
 
-class Kind(NamedTuple):
+class Group(NamedTuple):
     """Windows that stand side by side: their range, and which pairs of tokens may not attend."""
 
     start: int
     stop: int | None  # None: to the last
-    apart: Tensor | None  # fp32, -inf where a pair is apart, else 0: (N, N) for all of them, or (nW, N, N); None: 0
+    mask: Tensor | None  # fp32, -inf where a pair may not attend, else 0: (N, N) for all, or (nW, N, N); None: 0
 
 
 class Plan(NamedTuple):
@@ -31,59 +31,59 @@ class Plan(NamedTuple):
 
     gather: Tensor  # (nW * N,)
     scatter: Tensor  # (prod(grid),)
-    kinds: tuple[Kind, ...]
+    groups: tuple[Group, ...]
     pads: bool
 
 
-@remembered
+@cached_by_shape
 def plan(g: Geometry, device: torch.device) -> Plan:
-    """Sorts the windows of a geometry by kind and works out the order of tokens and the mask of each kind.
+    """Groups the windows of a geometry by mask and works out the order of tokens and the mask of each group.
 
-    The kinds follow from sizes, never from what a tensor holds, so that it runs where tensors hold nothing (meta,
+    The groups follow from sizes, never from what a tensor holds, so that it runs where tensors hold nothing (meta,
     fake tensors).
     """
     if torch.compiler.is_compiling():
-        return _plan_of_one_kind(g, device)
+        return _plan_of_one_group(g, device)
     gather, scatter = windows.order(g, device)
     region = windows.labels(g, device).unflatten(0, g.windows)  # (H/M, W/M, N)
     n = region.shape[-1]
     number = torch.arange(math.prod(g.windows), device=device).view(g.windows)  # (H/M, W/M)
     numbers: list[Tensor] = []
-    kinds: list[Kind] = []
+    groups: list[Group] = []
     start = 0
     for ranges in itertools.product(*(_ranges(g, axis) for axis in range(len(g.grid)))):
         place = tuple(slice(r.start, r.stop) for r in ranges)
         numbers.append(number[place].flatten())
         first = region[place].reshape(-1, n)[0]  # (N,)
-        apart = None if all(r.inside for r in ranges) else _minus_infinity(first[:, None] != first[None, :])
-        kinds.append(Kind(start, start + len(numbers[-1]), apart))
+        mask = None if all(r.inside for r in ranges) else _minus_infinity(first[:, None] != first[None, :])
+        groups.append(Group(start, start + len(numbers[-1]), mask))
         start += len(numbers[-1])
     order = torch.cat(numbers)  # (nW,) windows in their new order
     gather = gather.view(-1, n)[order].flatten()
     scatter = order.argsort()[scatter // n] * n + scatter % n
-    return Plan(gather, scatter, tuple(kinds), g.pads)
+    return Plan(gather, scatter, tuple(groups), g.pads)
 
 
-def _plan_of_one_kind(g: Geometry, device: torch.device) -> Plan:
+def _plan_of_one_group(g: Geometry, device: torch.device) -> Plan:
     """A plan in which every window has a mask of its own: plain arithmetic, which a compiler folds into other work.
 
     Where sizes are open, nothing is decided by them: one compiled model serves all.
     """
     gather, scatter = windows.order(g, device)
-    pads = not known(g.grid) or g.pads
-    apart = None
+    pads = not is_static(g.grid) or g.pads
+    mask = None
     if any(g.shift) or (g.mask_padding and pads):
         region = windows.labels(g, device)  # (nW, N)
-        apart = _minus_infinity(region[:, :, None] != region[:, None, :])  # (nW, N, N)
-    return Plan(gather, scatter, (Kind(0, None, apart),), pads)
+        mask = _minus_infinity(region[:, :, None] != region[:, None, :])  # (nW, N, N)
+    return Plan(gather, scatter, (Group(0, None, mask),), pads)
 
 
-def _minus_infinity(apart: Tensor) -> Tensor:
-    return torch.zeros((), device=apart.device).masked_fill(apart, -math.inf)
+def _minus_infinity(masked: Tensor) -> Tensor:
+    return torch.zeros((), device=masked.device).masked_fill(masked, -math.inf)
 
 
 class _Range(NamedTuple):
-    """Windows along one axis that are of one kind; inside: all their tokens are of one region."""
+    """Windows along one axis that belong to one group; inside: all their tokens are of one region."""
 
     start: int
     stop: int

@@ -29,22 +29,24 @@ def attend(
     q, k, v = (t.reshape(-1, n, heads, t.shape[-1] // heads).transpose(1, 2) for t in qkv(x).chunk(3, -1))
     q, k = similarity(q, k)  # (B*nW, h, N, d) each: no more axes, so that runtimes fuse what is exported
     attended = []
-    for start, stop, apart in order.kinds:
+    for start, stop, mask in order.groups:
         q_, k_, v_ = (t.unflatten(0, (y.shape[0], -1))[:, start:stop].flatten(0, 1) for t in (q, k, v))
-        x = _attention(q_, k_, v_, bias, apart, dropout)  # (B*nW, h, N, d)
+        x = _attention(q_, k_, v_, bias, mask, dropout)  # (B*nW, h, N, d)
         attended.append(x.transpose(1, 2).reshape(y.shape[0], -1, y.shape[-1]))  # (B, nW*N, C)
     x = attended[0] if len(attended) == 1 else torch.cat(attended, 1)
     return x.index_select(1, order.scatter).unflatten(1, g.grid)  # (B, *grid, C)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, apart: Tensor | None, dropout: float) -> Tensor:
+def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     """Softmax(QK^T + B) V, all (B*nW, h, N, d): every window is a batch of its own."""
-    mask = bias[None]  # (1, h, N, N)
-    if apart is not None:
-        mask = bias + apart.view(-1, 1, *apart.shape[-2:])  # (1 or nW, h, N, N)
-        if apart.ndim == 3:
-            mask = mask.repeat(q.shape[0] // apart.shape[0], 1, 1, 1)  # (B*nW, h, N, N)
-    if mask.dtype != torch.float32 or mask.device.type != "cpu":
-        mask = mask.to(q.dtype)  # the CPU's attention adds an fp32 bias to half-precision logits, a GPU's does not
+    attn_mask = bias[None]  # (1, h, N, N)
+    if mask is not None:
+        attn_mask = bias + mask.view(-1, 1, *mask.shape[-2:])  # (1 or nW, h, N, N)
+        if mask.ndim == 3:
+            attn_mask = attn_mask.repeat(q.shape[0] // mask.shape[0], 1, 1, 1)  # (B*nW, h, N, N)
+    if attn_mask.dtype != torch.float32 or attn_mask.device.type != "cpu":
+        attn_mask = attn_mask.to(
+            q.dtype
+        )  # the CPU's attention adds an fp32 bias to half-precision logits, a GPU's does not
     with full_precision(q):  # autocast would round the bias
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=1.0)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask, dropout, scale=1.0)

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..precision import wide
 from ..windows import Geometry
-from . import triton_device
+from . import triton_kernels
 from .reference import Projection, Similarity
 
 
@@ -98,9 +98,9 @@ def _attend(
     if n <= tile.block:
         chunk = _chunk(batch * count, heads, backward=False)
         launch: tuple[int, ...] = (triton.cdiv(batch * count, chunk), heads)
-        triton_device.forward_whole[launch](*inputs, batch * count, CHUNK=chunk, **fixed)
+        triton_kernels.forward_whole[launch](*inputs, batch * count, CHUNK=chunk, **fixed)
     else:
-        triton_device.forward[(triton.cdiv(n, tile.block) * count, heads, batch)](*inputs, **fixed)
+        triton_kernels.forward[(triton.cdiv(n, tile.block) * count, heads, batch)](*inputs, **fixed)
     return out, lse
 
 
@@ -138,15 +138,15 @@ def _backward(
     chunk = _chunk(total, heads * blocks * blocks, backward=True)
     if blocks == 1:
         gradients = (d_t, d_padding, d_bias, d_scale)
-        triton_device.backward_whole[(triton.cdiv(total, chunk), heads)](
+        triton_kernels.backward_whole[(triton.cdiv(total, chunk), heads)](
             *inputs, *gradients, total, CHUNK=chunk, **fixed
         )
     else:
         launch = (blocks * count, heads, batch)
-        triton_device.backward_queries[launch](*inputs, d_t, d_scale, **fixed)
-        triton_device.backward_keys[launch](*inputs, d_t, d_padding, **fixed)
+        triton_kernels.backward_queries[launch](*inputs, d_t, d_scale, **fixed)
+        triton_kernels.backward_keys[launch](*inputs, d_t, d_padding, **fixed)
         launch = (blocks * blocks, heads, triton.cdiv(total, chunk))
-        triton_device.backward_bias[launch](*inputs, d_bias, total, CHUNK=chunk, **fixed)
+        triton_kernels.backward_bias[launch](*inputs, d_bias, total, CHUNK=chunk, **fixed)
     return d_t, d_padding, d_bias, d_scale
 
 

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels, windows
-from ..caching import remembered
+from ..caching import cached_by_shape
 from ..config import SwinConfig
 from ..windows import SizeRule
 from .attention import WindowAttention
 from .linear import Linear
 from .norms import NORMS, post_norm
 
-_resolve = remembered(windows.resolve)
+_resolve = cached_by_shape(windows.resolve)
 
 
 class Mlp(nn.Module):

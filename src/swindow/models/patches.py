@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import windows
-from ..caching import known, remembered
+from ..caching import cached_by_shape, is_static
 from ..config import PerAxis, SwinConfig
 from ..errors import InputError
 from ..windows import Geometry, SizeRule
@@ -114,7 +114,7 @@ class PatchMerging(nn.Module):
         step = tuple(2 if axis in self.axes else 1 for axis in range(len(grid)))
         g = windows.resolve(grid, step, (0,) * len(grid), SizeRule(mask_padding=False))
         x = x.flatten(1, -2)  # (B, H*W, C)
-        if not known(grid) or g.pads:
+        if not is_static(grid) or g.pads:
             x = F.pad(x, [0, 0, 0, 1])  # one zero token, which every place of padding reads
         return x.index_select(1, _neighbours(g, x.device)).view(x.shape[0], *g.windows, -1)
 
@@ -138,7 +138,7 @@ class PixelDecoder(nn.Module):
         return x.reshape(x.shape[0], self.chans, *(g * s for g in grid))  # (B, chans, H*s, W*s)
 
 
-@remembered
+@cached_by_shape
 def _neighbours(g: Geometry, device: torch.device) -> Tensor:
     """The order in which neighbourhoods stand side by side, the first axis fastest in each: (H*W,)."""
     gather, _ = windows.order(g, device)
@@ -149,7 +149,7 @@ def _neighbours(g: Geometry, device: torch.device) -> Tensor:
 def pad_to_multiple(x: Tensor, step: PerAxis) -> Tensor:
     """Pads an image (B, in_chans, *pixels) with zeros at the bottom and right, to multiples of ``step``."""
     pixels = x.shape[2:]
-    if known(pixels):
+    if is_static(pixels):
         missing = [-size % s for size, s in zip(pixels, step, strict=True)]
         return F.pad(x, [v for m in reversed(missing) for v in (0, m)]) if any(missing) else x
     for axis, (size, s) in enumerate(zip(pixels, step, strict=True), start=2):

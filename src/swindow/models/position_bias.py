@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import windows
-from ..caching import remembered
+from ..caching import cached_by_shape
 from ..config import PerAxis
 from ..precision import full_precision, wide
 from .linear import Linear
@@ -75,11 +75,11 @@ def _read(table: Tensor, index: Tensor) -> Tensor:
     return rows.index_select(1, index.flatten()).view(rows.shape[0], *index.shape)
 
 
-@remembered
+@cached_by_shape
 def _offsets(window: PerAxis, trained: PerAxis, device: torch.device) -> Tensor:
     return windows.log_spaced_offsets(window, trained, device)
 
 
-@remembered
+@cached_by_shape
 def _index(window: PerAxis, of: PerAxis, device: torch.device) -> Tensor:
     return windows.relative_position_index(window, of, device)

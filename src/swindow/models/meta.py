@@ -15,7 +15,7 @@ from .swin import SwinTransformer
 _DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
 
 
-class Undrawn(TorchFunctionMode):
+class SkipInit(TorchFunctionMode):
     """Leaves tensors as they are instead of filling them with random numbers.
 
     On the meta device there is nothing to fill, yet the first such call takes torch seconds: it loads its compiler.
@@ -31,7 +31,7 @@ class Undrawn(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def shadow(config: SwinConfig) -> SwinTransformer:
+def meta_model(config: SwinConfig) -> SwinTransformer:
     """Returns a model on the meta device: its sizes are real, its tensors hold nothing and take no memory."""
-    with torch.device("meta"), Undrawn():
+    with torch.device("meta"), SkipInit():
         return SwinTransformer(config)
