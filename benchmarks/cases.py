@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import swindow
 from swindow import kernels
 from swindow.models.attention import WindowAttention
+from swindow.models.block import SwinBlock
 from swindow.models.stage import SwinStage
 from swindow.windows import Geometry
 
@@ -117,5 +118,8 @@ def _against_reference(model: nn.Module, x: Tensor) -> Built:
 def _infer(model: nn.Module, x: Tensor, kernel: str | None = None) -> Tensor:
     if kernel is None:
         return model(x)
-    with kernels.using(kernel):
-        return model(x)
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, SwinBlock | WindowAttention):
+            module.kernel = kernels.kernel(kernel)
+    return model(x)

@@ -135,14 +135,14 @@ def attention(
     y, weight, qkv_bias, bias, scale = (
         x.detach().to(kind if i < 3 else wide).requires_grad_() for i, x in enumerate(leaves)
     )
-    similar: Any = ScaledDotProduct()
+    similar: Any = ScaledDotProduct(len(bias), len(weight) // 3 // len(bias))
     used = [y, weight, qkv_bias, bias]
     if similarity == "cosine":
-        similar = ScaledCosine(len(bias)).to(scale)
+        similar = ScaledCosine(len(bias), similar.head_dim).to(scale)
         similar.logit_scale = nn.Parameter(scale.detach())
         used.append(similar.logit_scale)
-    with kernels.using(kernel), poisoned():
-        out = kernels.attend(y, lambda x: nn.functional.linear(x, weight, qkv_bias), bias, g, similar)
+    with poisoned():
+        out = kernels.attend(y, lambda x: nn.functional.linear(x, weight, qkv_bias), bias, g, similar, kernel=kernel)
         gradients = torch.autograd.grad(out, used, cotangent.to(kind))
     return [out.detach(), *gradients]
 
@@ -191,10 +191,11 @@ def training_steps(device: str, half: bool, quick: bool) -> dict[str, Any]:
     x, labels = torch.randn(batch, 3, *size, device=device), torch.randint(0, 10, (batch,), device=device)
     for kernel in ("sdpa", "triton"):
         model = copy.deepcopy(start).to(device).train()
+        model.set_kernel(kernel)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         losses[kernel] = []
         for _ in range(steps):
-            with kernels.using(kernel), torch.autocast(device, torch.bfloat16, enabled=half):
+            with torch.autocast(device, torch.bfloat16, enabled=half):
                 loss = nn.functional.cross_entropy(model(x).float(), labels)
             loss.backward()
             optimizer.step()
@@ -455,10 +456,12 @@ def call(module: nn.Module, x: Tensor, training: bool, kernel: str) -> Callable[
         y.float().square().mean().backward()
 
     run = step if training else inference
+    model: Any = getattr(module, "_orig_mod", module)
 
     def within() -> Any:
-        with kernels.using(kernel):
-            return run()
+        if model.stages[0].blocks[0].kernel.attention != kernel:
+            model.set_kernel(kernel)
+        return run()
 
     return within if kernel else run
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import swindow
 from helpers import definition
+from helpers.kernels import KERNELS, using
 from helpers.peers import peer
 from swindow import caching, explain, kernels
 from swindow.config import SwinConfig
@@ -84,7 +85,7 @@ def test_attention_maps_are_attention_by_definition(name):
         if name != "v2" and problem.rule.shrink is None:
             attn = record.module
             scale = attn.similarity.scale(record.tokens.shape[-1] // attn.num_heads)
-            _, p = definition.attention(record.tokens, attn.qkv, attn.position_bias.table, scale, problem)
+            _, p = definition.attention(record.tokens, attn.project, attn.position_bias.table, scale, problem)
             np.testing.assert_allclose(found, p[0][..., keys].numpy(), atol=1e-6)
 
 
@@ -97,14 +98,14 @@ def test_attention_maps_give_what_the_kernel_gave(name):
         maps = torch.from_numpy(token_maps(seen, record)).float()  # (h, T, T)
         v = attn.qkv(record.tokens).unflatten(-1, (3, attn.num_heads, -1))[0].flatten(0, -4)[:, 2]  # (T, h, d)
         ours = torch.einsum("hqk,khd->qhd", maps, v).reshape(record.tokens.shape)
-        theirs = kernels.attend(record.tokens, attn.qkv, attn.position_bias(g.window), g, attn.similarity)
+        theirs = kernels.attend(record.tokens, attn.project, attn.position_bias(g.window), g, attn.similarity)
         assert definition.difference(ours, theirs) < 2e-5
 
 
-@pytest.mark.parametrize("kernel", sorted(kernels.KERNELS))
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_attention_does_not_depend_on_the_kernel_that_ran(kernel):
     model, x = model_of(), torch.randn(2, 3, 20, 30)
-    with kernels.using(kernel):
+    with using(model, kernel):
         seen = look(model, x)
     other = look(model, x)
     torch.testing.assert_close(seen.block(1).attention(), other.block(1).attention())

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.definition import difference, randomise
-from swindow import ConfigError, SwindowError, create, kernels, save
-from swindow.kernels import blocked, tokenwise
-from swindow.models.deployed import DeployedTransformer, Product
+from helpers.kernels import using
+from swindow import ConfigError, SwindowError, create, save
+from swindow.kernels import cpu
+from swindow.models.deployed import DeployedTransformer
 
 SMALL = {"embed_dim": 24, "depths": (2, 2, 2), "num_heads": (1, 2, 4), "num_classes": 7}
 KINDS = {
@@ -43,7 +44,7 @@ def test_the_twin_gives_what_the_model_gives(kind, size):
     model = build(kind)
     twin, x = model.deploy(), images(model, size)
     before = x.clone()
-    with kernels.using("reference"):
+    with using(model, "reference"):
         expected = model(x), *model.pyramid(x)
     for _ in range(2):  # the first call fills what is kept
         for a, b in zip((twin(x), *twin.pyramid(x)), expected, strict=True):
@@ -58,9 +59,9 @@ def test_the_twin_gives_what_the_model_gives(kind, size):
 def test_blocks_of_any_size_change_nothing(kind, group, block, batch, side):
     model = build(kind)
     x = images(model, (side, side + 9), batch)
-    with kernels.using("reference"):
+    with using(model, "reference"):
         expected = model(x)
-    with mock.patch.object(blocked, "GROUP", group), mock.patch.object(tokenwise, "BLOCK", block):
+    with mock.patch.object(cpu, "GROUP", group), mock.patch.object(cpu, "BLOCK", block):
         assert difference(model(x), expected) <= 1e-9
         assert difference(model.deploy()(x), expected) <= 1e-9
 
@@ -75,11 +76,11 @@ def test_blocks_of_any_size_change_no_gradient(kind, frozen, group, block, batch
         parameter.requires_grad_(not any(part in name for part in frozen))
     x = images(model, (side, side + 9), batch).requires_grad_()
     leaves = [x, *(p for p in model.parameters() if p.requires_grad)]
-    with kernels.using("reference"):
+    with using(model, "reference"):
         out = model(x)
     cotangent = torch.randn_like(out)
     expected = torch.autograd.grad(out, leaves, cotangent)
-    with mock.patch.object(blocked, "GROUP", group), mock.patch.object(tokenwise, "BLOCK", block):
+    with mock.patch.object(cpu, "GROUP", group), mock.patch.object(cpu, "BLOCK", block):
         found = torch.autograd.grad(model(x), leaves, cotangent)
     for a, b in zip(found, expected, strict=True):
         assert difference(a, b) <= 1e-8
@@ -90,33 +91,13 @@ def test_second_derivatives(kind):
     model, found = build(kind), []
     x = images(model, (20, 20), 1).requires_grad_()
     leaves = [x, *model.parameters()]
-    for kernel in ("reference", "blocked"):
-        with kernels.using(kernel):
+    for kernel in ("reference", "cpu"):
+        with using(model, kernel):
             (first,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
             found.append(torch.autograd.grad(first.square().sum(), leaves, allow_unused=True))
     for a, b in zip(*found, strict=True):
         assert (a is None) == (b is None)
         assert a is None or difference(b, a) <= 1e-8
-
-
-@pytest.mark.skipif(not tokenwise.ONEDNN, reason="this build of PyTorch has no oneDNN")
-@pytest.mark.parametrize("bias", [True, False])
-@torch.no_grad()
-def test_products_by_onednn_are_the_plain_ones(bias):
-    layer = torch.nn.Linear(40, 24, bias)
-    product, x = Product(layer), torch.randn(9, 40)
-    assert product.packed is None
-    with mock.patch.object(Product, "WEIGHTS", 1), mock.patch.object(tokenwise, "WEIGHTS", 1):
-        product = Product(layer)
-        assert difference(kernels.linear(x, layer.weight, layer.bias), layer(x)) <= 2e-6
-    assert product.packed is not None
-    for rows in (1, 9):
-        assert difference(product(x[:rows]), layer(x[:rows])) <= 2e-6
-    if bias:
-        for packed in (product.packed, None):
-            product.packed, total = packed, torch.ones(9, 24)
-            product.add_to(total, x)
-            assert difference(total, 1 + layer(x)) <= 2e-6
 
 
 def test_the_twin_stands_still():
@@ -155,6 +136,6 @@ def test_a_twin_in_half_precision_is_a_frozen_copy():
 def test_hooks_see_every_layer_once():
     model, seen = build("v1", torch.float32), []
     model.stages[0].blocks[0].mlp.fc1.register_forward_hook(lambda *call: seen.append(call[-1].shape))
-    with mock.patch.object(tokenwise, "BLOCK", 1):
+    with mock.patch.object(cpu, "BLOCK", 1):
         model(images(model, (32, 32), 2))
     assert [tuple(shape[:-1]) for shape in seen] == [(2, 16, 16)]

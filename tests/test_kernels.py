@@ -1,5 +1,6 @@
 """The law: attention by cyclic shift and mask is attention over the irregular, unshifted windows, token by token."""
 
+import concurrent.futures
 import contextlib
 import itertools
 import math
@@ -15,28 +16,26 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from helpers import definition
 from helpers.definition import RULES, Problem, difference, problems, randomise
-from swindow import kernels, windows
+from helpers.kernels import KERNELS
+from swindow import create, kernels, windows
 from swindow.errors import ConfigError
 from swindow.models import RelativePositionBias
 from swindow.models.attention import ScaledDotProduct
 from swindow.models.position_bias import ContinuousPositionBias
 from swindow.windows import SizeRule
 
-KERNELS = sorted(kernels.KERNELS)
 WAYS = [*KERNELS, "sdpa, compiled", "sdpa, compiled for any size"]
 
 
-@contextlib.contextmanager
-def running(way):
-    """Runs on a kernel, also in the form that it has while it is compiled."""
+def attend(way, *arguments):
+    """Attends by a kernel, also in the form that it has while it is compiled."""
     kernel, _, compiled = way.partition(", ")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(kernels.using(kernel))
         if compiled:
             stack.enter_context(mock.patch.object(torch.compiler, "is_compiling", return_value=True))
         if compiled == "compiled for any size":
             stack.enter_context(mock.patch.object(kernels.plan, "is_static", return_value=False))
-        yield
+        return kernels.attend(*arguments, kernel=kernel)
 
 
 class Setting:
@@ -45,7 +44,7 @@ class Setting:
     def __init__(self, problem, heads=2, head_dim=2, batch=1, qkv_bias=True, dtype=torch.float64):
         dim = heads * head_dim
         self.problem, self.g = problem, windows.resolve(*problem)
-        self.scale = head_dim**-0.5
+        self.head_dim, self.scale = head_dim, head_dim**-0.5
         self.y = torch.randn(batch, *problem.grid, dim, dtype=dtype, requires_grad=True)
         self.qkv = randomise(nn.Linear(dim, 3 * dim, bias=qkv_bias)).to(dtype)
         self.position_bias = randomise(RelativePositionBias(problem.window, heads)).to(dtype)
@@ -55,11 +54,16 @@ class Setting:
         return definition.attention(self.y, self.qkv, self.position_bias.table, self.scale, self.problem)
 
     def arguments(self, similarity=None):
-        return self.y, self.qkv, self.position_bias(self.g.window), self.g, similarity or ScaledDotProduct()
+        return (
+            self.y,
+            self.qkv,
+            self.position_bias(self.g.window),
+            self.g,
+            similarity or ScaledDotProduct(len(self.qkv.weight), self.head_dim),
+        )
 
     def attend(self, way, similarity=None):
-        with running(way):
-            return kernels.attend(*self.arguments(similarity))
+        return attend(way, *self.arguments(similarity))
 
     def gradients(self, out):
         leaves = [self.y, self.position_bias.table, *self.qkv.parameters()]
@@ -105,8 +109,8 @@ def test_a_shrunk_window_is_the_whole_window_with_its_padding_masked(kernel, mak
     qkv = randomise(nn.Linear(2 * heads, 6 * heads)).double()
     y = torch.randn(1, *problem.grid, 2 * heads, dtype=torch.float64, requires_grad=True)
     leaves = [y, *bias.parameters(), *qkv.parameters()]
-    with kernels.using(kernel):
-        found, expected = (kernels.attend(y, qkv, bias(g.window), g, ScaledDotProduct()) for g in (shrunk, whole))
+    similarity = ScaledDotProduct(heads, 2)
+    found, expected = (kernels.attend(y, qkv, bias(g.window), g, similarity, kernel=kernel) for g in (shrunk, whole))
     assert difference(found, expected) <= 1e-9
     cotangent = torch.randn_like(y)
     gradients = (torch.autograd.grad(out, leaves, cotangent) for out in (found, expected))
@@ -199,10 +203,10 @@ def test_padding_has_the_projection_s_bias_as_key_and_value(kernel):
 def test_dropout_drops_probabilities_and_keeps_their_expectation(kernel):
     setting = Setting(Problem((4, 4), (2, 2), (1, 1)), heads=1, head_dim=1, batch=4000)
     y, qkv, bias, g, similarity = setting.arguments()
-    with torch.no_grad(), kernels.using(kernel):
+    with torch.no_grad():
         y = y[:1].expand_as(y)
-        whole = kernels.attend(y[:1], qkv, bias, g, similarity)
-        dropped = kernels.attend(y, qkv, bias, g, similarity, dropout=0.5)
+        whole = kernels.attend(y[:1], qkv, bias, g, similarity, kernel=kernel)
+        dropped = kernels.attend(y, qkv, bias, g, similarity, dropout=0.5, kernel=kernel)
     assert difference(dropped[:1], dropped[1:2]) > 1e-2
     assert difference(dropped.mean(0, keepdim=True), whole) < 0.1
     # The corner token has a window of its own: its one probability is dropped or doubled, nothing between.
@@ -231,27 +235,41 @@ def test_a_call_in_fake_mode_leaves_nothing_behind(kernel):
 # --- the choice -------------------------------------------------------------------------------------------------------
 
 
-def test_using_chooses_a_kernel_and_restores_the_choice_also_after_an_error(monkeypatch):
+def test_the_choice_belongs_to_the_model(monkeypatch):
     calls = []
     for name in KERNELS:
-        monkeypatch.setitem(kernels.KERNELS, name, lambda *_, name=name: calls.append(name))
-    _, one, other = KERNELS
-    y = torch.zeros(1)
-    kernels.attend(y, *[None] * 4)
-    with kernels.using(one), pytest.raises(RuntimeError, match="inside"), kernels.using(other):
-        kernels.attend(y, *[None] * 4)
-        raise RuntimeError("inside")
-    with kernels.using(one):
-        with kernels.using(other):
-            pass
-        kernels.attend(y, *[None] * 4)
-    kernels.attend(y.half(), *[None] * 4)
-    assert calls == ["blocked", other, one, "sdpa"]
+        module = getattr(kernels, name)
+        monkeypatch.setattr(module, "attend", lambda y, *_, name=name: calls.append(name) or y)
+    one, other = (create("swin_nano", embed_dim=4, depths=(1,), num_heads=(1,)).eval() for _ in range(2))
+    x = torch.zeros(1, 3, 16, 16)
+    one.set_kernel("reference")
+    one(x), other(x)
+    one.set_kernel("sdpa")
+    other.bfloat16()
+    one(x), other(x.bfloat16())
+    one.set_kernel(None)
+    one(x)
+    assert calls == ["reference", "cpu", "sdpa", "sdpa", "cpu"]
 
 
-def test_using_names_the_nearest_kernel():
-    with (
-        pytest.raises(ConfigError, match=r"unknown kernel 'sdp' \(did you mean 'sdpa'\?\); known: "),
-        kernels.using("sdp"),
+def test_set_kernel_names_the_nearest():
+    model = create("swin_nano")
+    with pytest.raises(
+        ConfigError, match=r"unknown kernel 'sdp' \(did you mean 'sdpa'\?\); known: reference, sdpa, cpu"
     ):
-        pass
+        model.set_kernel("sdp")
+    with pytest.raises(ConfigError, match=r"product: got 'onednnn' \(did you mean 'onednn'\?\), expected one of torch"):
+        model.set_kernel(product="onednnn")
+
+
+@torch.no_grad()
+def test_threads_with_models_on_other_kernels_do_not_meet():
+    """A choice made for one model is not seen by another that runs at the same time."""
+    models = {name: create("swin_nano", num_classes=3).eval() for name in (*KERNELS, None)}
+    for name, model in models.items():
+        model.set_kernel(name)
+    x = torch.randn(2, 3, 40, 36)
+    expected = {name: model(x) for name, model in models.items()}
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: (name := list(models)[i % 4], torch.no_grad()(models[name])(x)), range(80)))
+    assert all(torch.equal(y, expected[name]) for name, y in found)

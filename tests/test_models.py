@@ -11,7 +11,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from helpers.definition import V2, Problem, attends, difference, places, randomise, table_row
-from swindow import SwinConfig, create, kernels, list_variants
+from helpers.kernels import KERNELS, using
+from swindow import SwinConfig, create, list_variants
 from swindow.errors import ConfigError, InputError
 from swindow.models import (
     DropPath,
@@ -27,7 +28,6 @@ from swindow.models.meta import meta_model
 from swindow.variants import PARAMETERS
 from swindow.windows import SizeRule, resolve
 
-KERNELS = sorted(kernels.KERNELS)
 SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "num_classes": 5, "drop_path_rate": 0.0}
 NARROW = SwinConfig(**SMALL, window_size=3, patch_size=2)
 CLIP = SwinConfig(**SMALL, window_size=((2, 3, 3), (2, 3, 3)), patch_size=(2, 4, 4))
@@ -80,8 +80,9 @@ MAPS = [
 @pytest.mark.parametrize(("grid", "window"), MAPS)
 def test_a_block_connects_exactly_the_tokens_of_one_window(grid, window, version, shifted, kernel):
     problem = Problem(grid, window, tuple(w // 2 if shifted else 0 for w in window))
-    with kernels.using(kernel):
-        assert torch.equal(reach(block(problem, **version), grid, 4), attends(problem))
+    module = block(problem, **version)
+    with using(module, kernel):
+        assert torch.equal(reach(module, grid, 4), attends(problem))
 
 
 @pytest.mark.parametrize("n", [8, 13, 14, 15, 20, 21, 22])
@@ -139,7 +140,7 @@ def test_a_window_that_covers_the_map_is_global_attention(grid, window, kernel):
     bias = ours.position_bias.table[torch.tensor(rows)].permute(2, 0, 1)  # (h, T, T)
     y = torch.randn(3, *grid, 8, dtype=torch.float64)
     tokens = y.flatten(1, -2)
-    with kernels.using(kernel):
+    with using(ours, kernel):
         found = ours(y, resolve(grid, window, tuple(w // 2 for w in window)))
     wanted, _ = theirs(tokens, tokens, tokens, attn_mask=bias.repeat(3, 1, 1), need_weights=False)
     assert difference(found, wanted.view_as(y)) <= 1e-9
@@ -163,7 +164,7 @@ def both(model, x):
     """Logits of the kernels, which must agree."""
     found = []
     for kernel in KERNELS:
-        with kernels.using(kernel):
+        with using(model, kernel):
             found.append(model(x))
     assert all(difference(found[0], other) <= 2e-5 for other in found[1:])
     return found[0]
@@ -245,7 +246,7 @@ def test_any_small_config_gives_the_promised_shapes_and_a_gradient_to_every_para
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-    with torch.no_grad(), kernels.using("reference"):
+    with torch.no_grad(), using(model, "reference"):
         assert difference(model(x), logits) <= 1e-9
         for ours, reference in zip(pyramid, model.pyramid(x), strict=True):
             assert difference(ours, reference) <= 1e-9
@@ -258,7 +259,7 @@ def test_any_small_config_gives_the_promised_shapes_and_a_gradient_to_every_para
 @pytest.mark.parametrize(("config", "size"), [(NARROW, (21, 30)), (CLIP, (5, 21, 30))])
 def test_a_batch_gives_what_its_images_give_one_by_one(config, size, kernel):
     model, x = build(config), torch.randn(3, 3, *size, dtype=torch.float64)
-    with kernels.using(kernel):
+    with using(model, kernel):
         whole, single = model(x), torch.cat([model(image[None]) for image in x])
     assert difference(whole, single) <= 1e-9
     assert difference(whole[:1], whole[1:2]) > 1e-3
@@ -272,7 +273,7 @@ def test_no_call_changes_what_another_returns(kernel, shrink):
     state = {name: value.clone() for name, value in model.state_dict().items()}
     shown = repr(model)
     large, small = (torch.randn(1, 3, *size, dtype=torch.float64) for size in ((40, 26), (3, 2)))
-    with kernels.using(kernel):
+    with using(model, kernel):
         first, other = model(large), model(small)
         assert torch.equal(model(large), first)
         with pytest.raises(InputError):
@@ -297,7 +298,7 @@ def fresh(axes):
 @pytest.mark.parametrize(("kernel", "window"), [("reference", (2, 11)), ("sdpa", (2, 13))])
 def test_training_works_after_inference_mode(kernel, window):
     model, x = fresh(window), torch.randn(1, 3, 9, 60)
-    with kernels.using(kernel):
+    with using(model, kernel):
         with torch.inference_mode():
             first = model(x).clone()
         out = model.train()(x.requires_grad_())
@@ -341,10 +342,11 @@ def on_real_weights_in_fake_mode(model):
 @torch.no_grad()
 def test_shapes_without_values_first_then_real_ones_and_back(shapes_only, window, kernel):
     window = (window[0], window[1] + 4 * KERNELS.index(kernel))
-    with kernels.using(kernel):
-        for _ in range(2):
-            assert shapes_only(fresh(window)).shape == (1, 5)
-            assert fresh(window)(torch.randn(1, 3, 9, 60)).isfinite().all()
+    for _ in range(2):
+        model, other = fresh(window), fresh(window)
+        with using(model, kernel), using(other, kernel):
+            assert shapes_only(model).shape == (1, 5)
+            assert other(torch.randn(1, 3, 9, 60)).isfinite().all()
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -352,7 +354,7 @@ def test_shapes_without_values_first_then_real_ones_and_back(shapes_only, window
 def test_a_shifted_block_is_captured_without_a_break(mask_padding, kernel):
     problem = Problem((8, 12), (7, 5), (3, 2), SizeRule(mask_padding=mask_padding))
     module, x = block(problem), torch.randn(2, *problem.grid, 4, dtype=torch.float64)
-    with kernels.using(kernel), torch.no_grad():
+    with using(module, kernel), torch.no_grad():
         captured = torch.export.export(module, (x,)).module()
         assert difference(captured(x), module(x)) <= 1e-9
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
 from helpers.definition import V2, difference, randomise
-from swindow import SwinConfig, SwinTransformer, kernels
+from helpers.kernels import KERNELS, using
+from swindow import SwinConfig, SwinTransformer
 from swindow.kernels import attend, weights
 from swindow.models.attention import ScaledCosine, ScaledDotProduct
 from swindow.models.position_bias import ContinuousPositionBias
@@ -29,14 +32,14 @@ def gradient(model):
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("kernel", sorted(kernels.KERNELS))
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype", LOGITS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision_stays_near_fp32(kind, dtype, kernel):
     config, size = KINDS[kind]
     model = randomise(SwinTransformer(config)).eval()
     x = torch.randn(2, 3, *size)
-    with kernels.using(kernel):
+    with using(model, kernel):
         expected = model(x)
         cotangent = torch.randn_like(expected)
         expected.backward(cotangent)
@@ -51,7 +54,7 @@ def test_half_precision_stays_near_fp32(kind, dtype, kernel):
         assert difference(model.to(dtype)(x.to(dtype)).float(), expected) <= LOGITS[dtype]  # all weights in half
 
 
-@pytest.mark.parametrize("kernel", sorted(kernels.KERNELS))
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("grid", "window", "shift"), [((14, 14), (7, 7), (3, 3)), ((9, 5), (4, 4), (2, 2))])
 def test_logits_of_ten_thousand_make_no_nan_in_fp16(grid, window, shift, kernel):
     """Queries, keys and values are plus or minus 36: fp16 holds them, and with 8 channels logits reach 10368."""
@@ -66,15 +69,15 @@ def test_logits_of_ten_thousand_make_no_nan_in_fp16(grid, window, shift, kernel)
         # Tokens hold their number; the projection looks up what stands there.
         return held, function(number, lambda x: held[x[..., 0].long()], bias.to(dtype), g, lambda q, k: (q, k))
 
-    with kernels.using(kernel):
-        (held, found), (_, expected) = run(torch.float16, attend), run(torch.float64, attend)
+    on_kernel = functools.partial(attend, kernel=kernel)
+    (held, found), (_, expected) = run(torch.float16, on_kernel), run(torch.float64, on_kernel)
     assert difference(found.double(), expected) <= 2e-3
     found.sum().backward()
     assert held.grad.isfinite().all()
     assert run(torch.float16, weights)[1].isfinite().all()
 
 
-@pytest.mark.parametrize("kernel", sorted(kernels.KERNELS))
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("kind", ["v1", "3d"])
 def test_a_model_with_huge_logits_survives_fp16_autocast(kind, kernel):
     config, size = KINDS[kind]
@@ -89,7 +92,7 @@ def test_a_model_with_huge_logits_survives_fp16_autocast(kind, kernel):
             with torch.no_grad():
                 block.attn.qkv.weight.mul_(55)
             block.attn.similarity.register_forward_hook(record)
-    with kernels.using(kernel), torch.autocast("cpu", torch.float16):
+    with using(model, kernel), torch.autocast("cpu", torch.float16):
         y = model(x)
     assert 1e4 < max(seen) < 1e5
     assert y.isfinite().all()
@@ -105,7 +108,7 @@ def test_coordinates_and_scale_are_never_computed_in_half(dtype):
     with torch.autocast("cpu", dtype):
         assert torch.equal(bias((24, 24)), same((24, 24)))
         assert bias((24, 24)).dtype == torch.float32
-    similarity = ScaledCosine(2).to(dtype)
+    similarity = ScaledCosine(2, 4).to(dtype)
     with torch.no_grad():
         similarity.logit_scale.fill_(50)
     tiny = torch.full((1, 2, 3, 4), 2e-4, dtype=dtype)  # its square is 0 in fp16
@@ -118,4 +121,4 @@ def test_double_stays_double():
     assert wide(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
     assert wide(torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.float32
     q = torch.randn(1, 3, 4, dtype=torch.float64)
-    assert ScaledDotProduct()(q, q)[0].dtype == torch.float64
+    assert ScaledDotProduct(2, 4)(q, q)[0].dtype == torch.float64

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from helpers.definition import RULES, V2, Problem, difference, fit, keys_of, places, randomise, region
-from swindow import ConfigError, InputError, SwinConfig, SwinTransformer, kernels
+from helpers.kernels import KERNELS, using
+from swindow import ConfigError, InputError, SwinConfig, SwinTransformer
 from swindow.models import SwinBlock
-from swindow.models.attention import QueryValueBias, ScaledCosine
+from swindow.models.attention import ScaledCosine
 from swindow.models.position_bias import ContinuousPositionBias
 
 SMALL = SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4, patch_size=2, num_classes=5, **V2)
@@ -34,7 +35,7 @@ def attention_by_definition(y, attn, problem, trained):
     size = problem.grid if problem.rule.mask_padding else fit(problem).padded
     x = y.new_zeros(y.shape[0], *size, y.shape[-1])
     x[(slice(None), *map(slice, problem.grid))] = y
-    bias = torch.cat((attn.qkv.q_bias, torch.zeros_like(attn.qkv.q_bias), attn.qkv.v_bias))
+    bias = torch.cat((attn.q_bias, torch.zeros_like(attn.q_bias), attn.v_bias))
     heads = attn.similarity.logit_scale.shape[0]
     projected = (x.flatten(1, -2) @ attn.qkv.weight.T + bias).unflatten(-1, (3, heads, -1))
     q, k, v = projected.unbind(2)  # (B, P, h, d) each
@@ -61,7 +62,7 @@ PROBLEMS = [
 ]
 
 
-@pytest.mark.parametrize("kernel", sorted(kernels.KERNELS))
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("grid", "window", "shift"), PROBLEMS)
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_a_block_is_its_definition_forward_and_backward(grid, window, shift, rule, kernel):
@@ -87,7 +88,7 @@ def test_a_block_is_its_definition_forward_and_backward(grid, window, shift, rul
     y = block.attn.proj(attention_by_definition(inputs[0], block.attn, problem, trained))
     x = inputs[0] + block.norm1(y)
     wanted = x + block.norm2(block.mlp(x))
-    with kernels.using(kernel):
+    with using(block, kernel):
         found = block(inputs[1])
     assert difference(found, wanted) <= 1e-9
     cotangent = torch.randn_like(wanted)
@@ -98,7 +99,7 @@ def test_a_block_is_its_definition_forward_and_backward(grid, window, shift, rul
 
 
 def test_the_scale_starts_at_ten_and_ends_at_a_hundred():
-    similarity = ScaledCosine(3)
+    similarity = ScaledCosine(3, 4)
     q, k = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 4)
     assert torch.allclose(similarity(q, k)[0].norm(dim=-1), torch.tensor(10.0))
     nn.init.constant_(similarity.logit_scale, 50.0)
@@ -108,11 +109,11 @@ def test_the_scale_starts_at_ten_and_ends_at_a_hundred():
 
 
 def test_keys_have_no_bias():
-    qkv = randomise(QueryValueBias(4))
-    q, k, v = qkv(torch.zeros(1, 4)).chunk(3, -1)
-    assert torch.equal(k, torch.zeros(1, 4))
-    assert torch.equal(q[0], qkv.q_bias)
-    assert torch.equal(v[0], qkv.v_bias)
+    attn = randomise(SwinTransformer(SMALL)).stages[0].blocks[0].attn
+    q, k, v = attn.project(torch.zeros(1, SMALL.embed_dim)).chunk(3, -1)
+    assert not k.any()
+    assert torch.equal(q[0], attn.q_bias)
+    assert torch.equal(v[0], attn.v_bias)
 
 
 def test_branches_start_as_nothing():
@@ -146,7 +147,7 @@ def test_any_size_in_both_kernels(version, patch):
     model = build(config)
     for size in itertools.product((1, 7, 12), repeat=axes):
         x = torch.randn(1, 3, *size, dtype=torch.float64)
-        with kernels.using("reference"):
+        with using(model, "reference"):
             wanted = model(x)
         assert difference(model(x), wanted) <= 1e-9
 

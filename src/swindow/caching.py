@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from . import private
 
 Made = TypeVar("Made")
 _caches: list[functools._lru_cache_wrapper[Any]] = []
@@ -25,7 +26,7 @@ def cached_by_shape(make: Callable[..., Made]) -> Callable[..., Made]:
 
     @functools.wraps(make)
     def get(*sizes: object) -> Made:
-        if torch.compiler.is_compiling() or (is_in_torch_dispatch_mode() and type(torch.empty(0)) is not Tensor):
+        if torch.compiler.is_compiling() or (private.has_dispatch_modes() and type(torch.empty(0)) is not Tensor):
             return make(*sizes)
         return cached(*sizes)
 
@@ -41,7 +42,5 @@ def clear() -> None:
 def is_static(sizes: Sequence[int]) -> bool:
     """Returns whether all sizes are numbers; where a compiler or an exporter keeps some open, do not branch on them."""
     if torch.compiler.is_dynamo_compiling():  # there a symbol passes for an int
-        from torch.fx.experimental.symbolic_shapes import has_static_value
-
-        return all(has_static_value(size) for size in sizes)
+        return all(private.has_static_value(size) for size in sizes)
     return all(isinstance(size, int) for size in sizes)

@@ -24,7 +24,8 @@ class SwinConfig:
     Attributes:
         embed_dim: channels C after the patch embedding; stage i has ``C * 2**i``.
         depths: blocks per stage. Every second block of a stage is shifted.
-        num_heads: attention heads per stage; each must divide the stage's channels.
+        num_heads: attention heads per stage; each must divide the stage's channels where there is no ``head_dim``.
+        head_dim: channels per attention head, one int or one per stage; None: the stage's channels over its heads.
         window_size: tokens per window side, per stage and axis (M in the paper).
         pretrained_window_size: the window that a continuous position bias was trained with, per stage and axis, as
             ``window_size``; offsets are normalised by it. None: ``window_size``. A table ignores it.
@@ -69,6 +70,7 @@ class SwinConfig:
     embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    head_dim: tuple[int, ...] | None = None
     window_size: PerStage = 7  # type: ignore[assignment]  # the field has the canonical type, shorthands are expanded
     pretrained_window_size: PerStage | None = None
     patch_size: PerAxis = 4  # type: ignore[assignment]
@@ -105,6 +107,10 @@ class SwinConfig:
 
         put("depths", _ints("depths", self.depths, least=1))
         put("num_heads", _ints("num_heads", self.num_heads, least=1, length=len(self.depths)))
+        if self.head_dim is not None:
+            given: Any = self.head_dim
+            each = (given,) * self.num_stages if isinstance(given, int) else given
+            put("head_dim", _ints("head_dim", each, least=1, length=len(self.depths)))
         patch: Any = self.patch_size
         patch = (patch,) * 2 if isinstance(patch, int) else patch
         put("patch_size", _ints("patch_size", patch, least=1))
@@ -156,9 +162,10 @@ class SwinConfig:
             if not any(value is k or (isinstance(k, str) and value == k) for k in known):
                 raise ConfigError(f"{field}: got {value!r}, expected {_either(known)}")
         for i, heads in enumerate(self.num_heads):
-            if self.width(i) % heads:
+            if self.head_dim is None and self.width(i) % heads:
                 raise ConfigError(
-                    f"num_heads[{i}]: got {heads}, which does not divide the {self.width(i)} channels of stage {i}"
+                    f"num_heads[{i}]: got {heads}, which does not divide the {self.width(i)} channels of stage {i}; "
+                    "try another number, or head_dim="
                 )
         if max(self.out_stages) >= self.num_stages or list(self.out_stages) != sorted(set(self.out_stages)):
             raise ConfigError(
@@ -183,6 +190,11 @@ class SwinConfig:
     def out_stages(self) -> tuple[int, ...]:
         """``out_indices`` written out."""
         return tuple(range(self.num_stages)) if self.out_indices is None else self.out_indices
+
+    @property
+    def head_dims(self) -> tuple[int, ...]:
+        """``head_dim`` written out."""
+        return self.head_dim or tuple(self.width(i) // heads for i, heads in enumerate(self.num_heads))
 
     def width(self, stage: int) -> int:
         """Channels of a stage: ``embed_dim * 2**stage``."""

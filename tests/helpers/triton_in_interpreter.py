@@ -12,6 +12,7 @@ from swindow.models.attention import ScaledCosine, ScaledDotProduct
 from swindow.windows import SizeRule
 
 from .definition import difference, randomise
+from .kernels import using
 
 triton = pytest.importorskip("swindow.kernels.triton")
 
@@ -39,12 +40,11 @@ def run(case, similarity, dtype=torch.float32, heads=2, d=8, batch=2, qkv_bias=T
     y = torch.randn(batch, *grid, heads * d, dtype=dtype, requires_grad=True)
     qkv = randomise(nn.Linear(heads * d, 3 * heads * d, bias=qkv_bias)).to(dtype)
     bias = torch.randn(heads, n, n, requires_grad=True)
-    similar = ScaledCosine(heads) if similarity == "cosine" else ScaledDotProduct()
+    similar = (ScaledCosine if similarity == "cosine" else ScaledDotProduct)(heads, d)
     cotangent = torch.randn(y.shape).to(dtype)
     for name in ("triton", "reference", "reference")[: 2 + exactly]:
         leaves = [y, bias, *qkv.parameters(), *similar.parameters()]
-        with kernels.using(name):
-            out = kernels.attend(y, qkv, bias, g, similar)
+        out = kernels.attend(y, qkv, bias, g, similar, kernel=name)
         yield out.float(), *(t.float() for t in torch.autograd.grad(out, leaves, cotangent))
         if name == "reference":
             y, qkv, cotangent = y.detach().float().requires_grad_(), qkv.float(), cotangent.float()
@@ -86,20 +86,19 @@ def test_whole_models(variant):
     fields = {"embed_dim": 16, "depths": (2, 2), "num_heads": (1, 2), "window_size": 4, "num_classes": 3}
     model = randomise(create(variant, **fields, pretrained_window_size=None)).eval()
     x = torch.randn(1, 3, 30, 25)
-    with kernels.using("triton"):
+    with using(model, "triton"):
         found = model(x)
     assert difference(found, model(x)) <= 2e-5
 
 
 def test_it_refuses_what_it_is_not_made_for():
     y, g = torch.randn(1, 4, 4, 8), windows.resolve((4, 4), (4, 4), (0, 0))
-    arguments = nn.Linear(8, 24), torch.zeros(1, 16, 16), g, ScaledDotProduct()
-    with kernels.using("triton"):
-        with pytest.raises(InputError, match="got dropout"):
-            kernels.attend(y, *arguments, 0.5)
-        with pytest.raises(InputError, match="float64, expected 0 and 16 or 32 bits"):
-            kernels.attend(y.double(), *arguments)
-        out = kernels.attend(y.requires_grad_(), *arguments)
-        (d_y,) = torch.autograd.grad(out.sum(), y, create_graph=True)
-        with pytest.raises(RuntimeError, match="no second derivative"):
-            torch.autograd.grad(d_y.sum(), y)
+    arguments = nn.Linear(8, 24), torch.zeros(1, 16, 16), g, ScaledDotProduct(1, 8)
+    with pytest.raises(InputError, match="got dropout"):
+        kernels.attend(y, *arguments, 0.5, kernel="triton")
+    with pytest.raises(InputError, match="float64, expected 0 and 16 or 32 bits"):
+        kernels.attend(y.double(), *arguments, kernel="triton")
+    out = kernels.attend(y.requires_grad_(), *arguments, kernel="triton")
+    (d_y,) = torch.autograd.grad(out.sum(), y, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(d_y.sum(), y)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -103,6 +103,7 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     norms = tuple(i for i in stages if f"out_norms.{i}.weight" in tensors)
     extra = [j for i, j in blocks if f"stages.{i}.blocks.{j}.norm3.weight" in tensors]
     first = "stages.0.blocks.0.attn.qkv"
+    heads = tuple(tensors[f"stages.{i}.blocks.0.{bias}"].shape[0 if cosine else 1] for i in stages)
     head, decoder = tensors.get("head.weight"), tensors.get("decoder.proj.weight")
     drawn = 0 if decoder is None or decoder.ndim < 1 else decoder.shape[0] // proj.shape[1]
     fields: dict[str, Any] = {
@@ -110,10 +111,11 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "in_chans": proj.shape[1],
         "patch_size": tuple(proj.shape[2:]),
         "depths": depths,
-        "num_heads": tuple(tensors[f"stages.{i}.blocks.0.{bias}"].shape[0 if cosine else 1] for i in stages),
+        "num_heads": heads,
+        "head_dim": _head_dim(tensors, heads, proj.shape[0]),
         "mlp_ratio": _ratio(tensors[needed[1]].shape[0], proj.shape[0] << len(depths) - 1),
         "num_classes": 0 if head is None or head.ndim != 2 else head.shape[0],
-        "qkv_bias": "qv" if f"{first}.q_bias" in tensors else f"{first}.bias" in tensors,
+        "qkv_bias": "qv" if "stages.0.blocks.0.attn.q_bias" in tensors else f"{first}.bias" in tensors,
         "patch_norm": "patch_embed.norm.weight" in tensors,
         "extra_norm_period": min(extra) + 1 if extra else 0,
         "out_norms": bool(norms),
@@ -129,6 +131,17 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         fields["merge_axes"] = tuple(range(proj.ndim - 2))[-merged:]
         fields["merge_norm"] = "pre" if norm.shape[0] == reduction.shape[1] else "post"
     return fields
+
+
+def _head_dim(tensors: Mapping[str, Tensor], heads: Sequence[int], width: int) -> tuple[int, ...] | None:
+    """Channels per head of every stage; None where they are the stage's channels over its heads, as published."""
+    found = []
+    for i, count in enumerate(heads):
+        qkv = tensors.get(f"stages.{i}.blocks.0.attn.qkv.weight")
+        channels = width << i if qkv is None or qkv.ndim != 2 else qkv.shape[0] // 3
+        found.append(channels // max(1, count))
+    usual = all(count * d == width << i for i, (count, d) in enumerate(zip(heads, found)))
+    return None if usual or 0 in found else tuple(found)
 
 
 def _ratio(hidden: int, width: int) -> float:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .. import kernels
 from ..card import ModelCard
 from ..config import PerAxis
 from ..models import SwinTransformer
@@ -51,6 +50,7 @@ def count_macs(model: SwinTransformer, input_size: PerAxis) -> int:
     """
     empty = meta_model(model.config).eval()
     x = torch.empty(1, model.config.in_chans, *input_size, device="meta")
-    with kernels.using("reference"), FlopCounterMode(display=False) as counter, torch.no_grad():
+    empty.set_kernel("reference")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         empty(x)
     return counter.get_total_flops() // 2

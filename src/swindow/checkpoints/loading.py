@@ -16,8 +16,8 @@ from ..class_names import imagenet_1k
 from ..config import PerAxis, SwinConfig, check_fields
 from ..errors import CheckpointError, ConfigError
 from ..models import SwinTransformer
-from ..models.linear import Linear
-from ..models.meta import SkipInit, meta_model
+from ..models.init import SkipInit, linear
+from ..models.meta import meta_model
 from ..sizes import image_size
 from ..variants import variant_of
 from .architecture import Architecture, architecture, settle
@@ -312,12 +312,12 @@ def replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, st
     if (old, num_classes) == (IMAGENET_22K, IMAGENET_1K):
         rows = torch.tensor([int(row) for row in ROWS_OF_1K.read_text().split()])
         with SkipInit():
-            head = Linear(model.config.width(model.config.num_stages - 1), num_classes, device="meta")
+            head = linear(model.config.width(model.config.num_stages - 1), num_classes, device="meta")
         cut = {f"head.{name}": "the rows of ImageNet-1k's classes" for name, _ in head.named_parameters()}
         head.load_state_dict({key: value[rows] for key, value in model.head.state_dict().items()}, assign=True)
         model.head = head
         return dropped, (), cut
     dropped |= {f"head.{name}": "num_classes was given" for name, _ in model.head.named_parameters()}
     width, like = model.config.width(model.config.num_stages - 1), model.patch_embed.proj.weight
-    model.head = Linear(width, num_classes, dtype=like.dtype, device=like.device) if num_classes else nn.Identity()
+    model.head = linear(width, num_classes, dtype=like.dtype, device=like.device) if num_classes else nn.Identity()
     return dropped, tuple(f"head.{name}" for name, _ in model.head.named_parameters()), {}

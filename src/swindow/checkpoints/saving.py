@@ -150,6 +150,7 @@ def _check_kind(config: SwinConfig, layout: Layout) -> None:
         "merge_norm": "post" if v2 else "pre",
         "merge_axes": tuple(range(config.ndim))[0 if layout.merges_all else -2 :],
         "final_merge": layout.merges_all,
+        "head_dim": None,
         "norm_eps": 1e-5,
     }
     for field, value in implied.items():

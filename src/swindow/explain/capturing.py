@@ -48,7 +48,7 @@ class BlockRecord(NamedTuple):
         device = self.tokens.device.type
         with torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
             bias = self.module.position_bias(self.geometry.window)
-            return kernels.weights(self.tokens, self.module.qkv, bias, self.geometry, self.module.similarity)
+            return kernels.weights(self.tokens, self.module.project, bias, self.geometry, self.module.similarity)
 
 
 class Capture:

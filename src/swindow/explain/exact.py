@@ -51,7 +51,7 @@ def exactness(record: BlockRecord, image: int = 0) -> Exactness:
     g, module = record.geometry, record.module
     y = record.tokens[[image]].to(module.proj.weight.dtype)
     bias = module.position_bias(g.window)
-    shifted = kernels.attend(y, module.qkv, bias, g, module.similarity)[0]
+    shifted = kernels.attend(y, module.project, bias, g, module.similarity)[0]
     axes = torch.meshgrid([torch.arange(p, device=y.device) for p in g.padded], indexing="ij")
     place = torch.stack(axes, -1).flatten(0, -2)  # (padded tokens, axes)
     shift, window, padded = (place.new_tensor(v) for v in (g.shift, g.window, g.padded))
@@ -68,7 +68,9 @@ def _within(record: BlockRecord, y: Tensor, window: Tensor, place: Tensor) -> Te
     """Attention among the tokens of equal number ``window``, their offsets taken from ``place``: (*grid, C)."""
     g, module = record.geometry, record.module
     x = windows.pad(y, g)[0].flatten(0, -2)  # (padded tokens, C)
-    q, k, v = module.qkv(x).unflatten(-1, (3, module.num_heads, -1)).permute(1, 2, 0, 3)  # (h, padded tokens, d) each
+    q, k, v = (
+        module.project(x).unflatten(-1, (3, module.num_heads, -1)).permute(1, 2, 0, 3)
+    )  # (h, padded tokens, d) each
     q, k = module.similarity(q, k)
     bias = module.position_bias(g.window)
     table = torch.from_numpy(bias_table(wide(bias).cpu(), g.window)).to(q)  # (h, 2M-1, 2M-1)

@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import kernels
+from .. import private
 from ..errors import ConfigError, nearest
 from ..models import SwinTransformer
-from ..models.attention import QueryValueBias
 from ..models.block import SwinBlock
 from ..timing import Call, interleaved, ratio
 
@@ -32,21 +31,20 @@ def matrix_products(model: SwinTransformer, x: Tensor, training: bool = False, p
     """
     work: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
-    def note(layer: nn.Linear, inputs: tuple[Tensor], _: Tensor) -> None:
-        bias = layer.full_bias() if isinstance(layer, QueryValueBias) else layer.bias
-        leaves = (torch.randn_like(inputs[0]), layer.weight, bias)
+    def note(layer: nn.Linear, inputs: tuple[Tensor], _: Tensor) -> None:  # with hooks, layers are called as they are
+        leaves = (torch.randn_like(inputs[0]), layer.weight, layer.bias)
         work.append(tuple(t if t is None else t.detach().clone().requires_grad_(training) for t in leaves))  # type: ignore[arg-type]
 
     layers = [m for block in model.modules() if isinstance(block, SwinBlock) for m in block.modules()]
     hooks = [m.register_forward_hook(note) for m in layers if isinstance(m, nn.Linear)]
-    with torch.no_grad(), kernels.using("reference"):
+    with torch.no_grad():
         model(x)
     for hook in hooks:
         hook.remove()
 
     if prepacked:
-        packed = [(t, torch.ops.mkldnn._reorder_linear_weight(weight), bias) for t, weight, bias in work]
-        return lambda: [torch.ops.mkldnn._linear_pointwise(*three, "none", [], "") for three in packed]
+        packed = [(t, private.onednn_packed(weight), bias) for t, weight, bias in work]
+        return lambda: [private.onednn_linear(t, weight, bias) for t, weight, bias in packed if weight is not None]
 
     def forward() -> None:
         for t, weight, bias in work:

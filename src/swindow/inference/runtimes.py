@@ -56,7 +56,10 @@ class ModelRuntime:
 
 
 def model_runtime(
-    model: SwinTransformer, runtime: str, device: torch.device | None = None, precision: str | None = None
+    model: SwinTransformer | DeployedTransformer,
+    runtime: str,
+    device: torch.device | None = None,
+    precision: str | None = None,
 ) -> ModelRuntime:
     """Returns a runtime of a model, which itself is not changed in any way, not even from training to evaluation mode.
 
@@ -89,9 +92,7 @@ def deploying_pays(model: SwinTransformer, device: torch.device | None = None, p
     return place.type == "cpu" and dtype in (torch.float32, torch.float64)
 
 
-def _wanted(
-    model: SwinTransformer, device: torch.device | None, precision: str | None
-) -> tuple[torch.device, torch.dtype]:
+def _wanted(model: nn.Module, device: torch.device | None, precision: str | None) -> tuple[torch.device, torch.dtype]:
     """Where to run, and in which type."""
     if precision is not None and precision not in PRECISIONS:
         raise ConfigError(f"precision: got {precision!r}, expected one of {', '.join(PRECISIONS)}")

@@ -6,91 +6,138 @@ backward:
     attend(y, qkv, bias, g, similarity, dropout) -> Tensor     before the output projection
     weights(y, qkv, bias, g, similarity) -> Tensor             the attention probabilities, for explanation
 
-``reference`` is the paper, word by word. Of the fast ones ``blocked`` runs on a CPU in full precision, ``sdpa``
-elsewhere; ``triton``, one fused kernel for GPUs, runs where it is asked for with ``using``. ``linear`` and ``mlp`` are
-the layers that treat every token alike.
+``reference`` is the paper, word by word. Of the fast ones ``cpu`` runs on a CPU in full precision, ``sdpa`` elsewhere;
+``triton``, one fused kernel for GPUs, runs where it is asked for with ``model.set_kernel("triton")``. ``linear`` and
+``mlp`` compute a linear layer and the two of a block; where somebody looks on they call them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from .. import private
+from ..caching import is_static
 from ..errors import ConfigError, nearest
 from ..windows import Geometry
-from . import blocked, reference, sdpa, tokenwise
+from . import cpu, fast_path, products, reference, sdpa
 from .reference import Projection, Similarity, weights
-from .tokenwise import in_blocks, linear
 
-__all__ = ["KERNELS", "Projection", "Similarity", "attend", "linear", "mlp", "using", "weights"]
+__all__ = ["AUTO", "KERNELS", "Kernel", "Projection", "Similarity", "attend", "kernel", "linear", "mlp", "weights"]
 
-KERNELS = {"reference": reference.attend, "sdpa": sdpa.attend, "blocked": blocked.attend}
-_chosen: str | None = None
+KERNELS = ("reference", "sdpa", "cpu", "triton")
+
+
+class Kernel(NamedTuple):
+    """What a module computes with; None: what suits device, type and processor.
+
+    Attributes:
+        attention: a name of ``KERNELS``. With another than "cpu", linear layers are called as they are.
+        product: a name of ``products.PRODUCTS``.
+    """
+
+    attention: str | None = None
+    product: str | None = None
+
+
+AUTO = Kernel()
+
+
+def kernel(attention: str | None, product: str | None = None) -> Kernel:
+    """Returns a checked Kernel.
+
+    Raises:
+        ConfigError: there is no such kernel or product, or it needs a package that is not installed.
+    """
+    if attention is not None and attention not in KERNELS:
+        raise ConfigError(
+            f"unknown kernel {attention!r}{nearest(str(attention), KERNELS)}; known: {', '.join(KERNELS)}"
+        )
+    if attention is not None:
+        _implementation(attention)
+    products.choice(product)
+    return Kernel(attention, product)
 
 
 def attend(
-    y: Tensor, qkv: Projection, bias: Tensor, g: Geometry, similarity: Similarity, dropout: float = 0.0
+    y: Tensor,
+    qkv: Projection,
+    bias: Tensor,
+    g: Geometry,
+    similarity: Similarity,
+    dropout: float = 0.0,
+    kernel: str | None = None,
 ) -> Tensor:
     """Softmax(similarity(Q, K) + B) V inside every window of the map (Swin section 3.2, equations 3 and 4).
 
     Args:
         y: (B, *grid, C) normalised tokens.
-        qkv: the projection of (..., C) to (..., 3C): query, key, value, each split into heads. It is applied to padding
-            too, so that a padded key is the key bias.
+        qkv: the projection of (..., C) to (..., 3hd): query, key, value, each split into heads. It is applied to
+            padding too, so that a padded key is the key bias.
         bias: (h, N, N) relative position bias for the window of ``g``; its first size is the number of heads.
         g: the geometry of the map.
         similarity: scales queries and keys.
         dropout: fraction of attention probabilities dropped; 0 outside training.
+        kernel: a name of ``KERNELS``; None: what suits device and type.
 
     Returns:
-        (B, *grid, C), before the output projection.
+        (B, *grid, hd), before the output projection.
     """
-    name = _chosen or ("blocked" if in_blocks(y) else "sdpa")
-    return KERNELS[name](y, qkv, bias, g, similarity, dropout)
+    if is_static(y.shape[:1]) and len(y) == 0:
+        t = qkv(y)
+        return t[..., : t.shape[-1] // 3]
+    return _implementation(kernel or _suitable(y, similarity))(y, qkv, bias, g, similarity, dropout)
 
 
-def mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """Returns two linear layers with an exact (erf) GELU between them.
+def linear(layer: nn.Linear, x: Tensor, bias: Tensor | None = None, kernel: Kernel = AUTO) -> Tensor:
+    """Returns a linear layer's result (..., out) for tokens (..., in), by the product that suits the processor.
 
     Args:
+        layer: the layer; it is called where somebody looks on (see ``fast_path``).
+        x: tokens (..., in).
+        bias: (out,) added by a layer that has no bias of its own.
+        kernel: what to compute with.
+    """
+    if kernel.attention in (None, "cpu") and cpu.suits(x) and fast_path.may_run(x, layer):
+        return products.linear(x, layer.weight, layer.bias if bias is None else bias, kernel.product)
+    y: Tensor = layer(x)
+    return y if bias is None else y + bias
+
+
+def mlp(layers: nn.Module, y: Tensor, kernel: Kernel = AUTO) -> Tensor:
+    """Returns an Mlp's result (..., C) for tokens (..., C): on a CPU, a block of tokens at a time.
+
+    Args:
+        layers: the Mlp; it is called where it drops something or somebody looks on (see ``fast_path``).
         y: tokens (..., C).
-        weight1, bias1: (hidden, C), (hidden,).
-        weight2, bias2: (out, hidden), (out,).
-
-    Returns:
-        (..., out).
+        kernel: what to compute with.
     """
-    if _chosen in (None, "blocked") and in_blocks(y):
-        return tokenwise.mlp(y, weight1, bias1, weight2, bias2)
-    return tokenwise.plain_mlp(y, weight1, bias1, weight2, bias2)
+    part: Any = layers
+    drops = layers.training and (part.drop1.p or part.drop2.p)
+    if kernel.attention in (None, "cpu") and not drops and cpu.suits(y) and fast_path.may_run(y, layers):
+        fc1, fc2 = part.fc1, part.fc2
+        return cpu.mlp(y, fc1.weight, fc1.bias, fc2.weight, fc2.bias, kernel.product)
+    result: Tensor = layers(y)
+    return result
 
 
-@contextmanager
-def using(name: str) -> Iterator[None]:
-    """Runs everything inside the ``with`` block on one named implementation (for tests and comparisons).
+def _suitable(y: Tensor, similarity: Similarity) -> str:
+    """The kernel for tokens of a type and device."""
+    modules = (similarity,) if isinstance(similarity, nn.Module) else ()
+    if cpu.suits(y) and fast_path.may_run(y, *modules):
+        return "cpu"
+    return "reference" if private.forward_mode() else "sdpa"  # PyTorch's attention has no forward-mode derivative
 
-    Raises:
-        ConfigError: no implementation has that name, or it needs a package that is not installed.
-    """
-    global _chosen
+
+def _implementation(name: str) -> Callable[..., Tensor]:
     if name == "triton":
-        KERNELS[name] = _triton()
-    if name not in KERNELS:
-        raise ConfigError(f"unknown kernel {name!r}{nearest(name, KERNELS)}; known: {', '.join(KERNELS)}")
-    before, _chosen = _chosen, name
-    try:
-        yield
-    finally:
-        _chosen = before
-
-
-def _triton() -> Callable[..., Tensor]:
-    try:
-        from . import triton
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"kernel 'triton' needs {error.name}, which is not installed; try pip install triton"
-        ) from None
-    return triton.attend
+        try:
+            from . import triton
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"kernel 'triton' needs {error.name}, which is not installed; try pip install triton"
+            ) from None
+        return triton.attend
+    return {"reference": reference.attend, "sdpa": sdpa.attend, "cpu": cpu.attend}[name]

@@ -32,9 +32,12 @@ def attend(
     for start, stop, mask in order.groups:
         q_, k_, v_ = (t.unflatten(0, (y.shape[0], -1))[:, start:stop].flatten(0, 1) for t in (q, k, v))
         x = _attention(q_, k_, v_, bias, mask, dropout)  # (B*nW, h, N, d)
-        attended.append(x.transpose(1, 2).reshape(y.shape[0], -1, y.shape[-1]))  # (B, nW*N, C)
+        x = x.transpose(1, 2)  # (B*nW, N, h, d)
+        if torch.compiler.is_compiling():  # an exporter may replace the attention by one whose result lies otherwise
+            x = x.clone(memory_format=torch.contiguous_format)
+        attended.append(x.reshape(y.shape[0], -1, heads * x.shape[-1]))  # (B, nW*N, hd)
     x = attended[0] if len(attended) == 1 else torch.cat(attended, 1)
-    return x.index_select(1, order.scatter).unflatten(1, g.grid)  # (B, *grid, C)
+    return x.index_select(1, order.scatter).unflatten(1, g.grid)  # (B, *grid, hd)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
@@ -45,8 +48,6 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | Non
         if mask.ndim == 3:
             attn_mask = attn_mask.repeat(q.shape[0] // mask.shape[0], 1, 1, 1)  # (B*nW, h, N, N)
     if attn_mask.dtype != torch.float32 or attn_mask.device.type != "cpu":
-        attn_mask = attn_mask.to(
-            q.dtype
-        )  # the CPU's attention adds an fp32 bias to half-precision logits, a GPU's does not
+        attn_mask = attn_mask.to(q.dtype)  # a CPU adds an fp32 bias to half-precision logits, a GPU does not
     with full_precision(q):  # autocast would round the bias
         return F.scaled_dot_product_attention(q, k, v, attn_mask, dropout, scale=1.0)

@@ -7,7 +7,7 @@ goes through several of them, so that the bias is read once for all. Larger ones
 as in FlashAttention (Dao et al. 2022, algorithm 1, and its backward); SwinV2's cosines are taken inside.
 
 It is a custom operator with a fake implementation, so that ``torch.compile`` and ``torch.export`` take it as it is.
-Ask for it with ``kernels.using("triton")``.
+Ask for it with ``model.set_kernel("triton")``.
 """
 
 from __future__ import annotations
@@ -67,12 +67,10 @@ def attend(
     t = qkv(y).contiguous()  # (B, *grid, 3C)
     padding = qkv(y.new_zeros(1, y.shape[-1])).flatten() if g.pads else t.new_empty(t.shape[-1])  # (3C,)
     learned: Any = similarity
-    cosine = hasattr(similarity, "logit_scale")
-    d = y.shape[-1] // len(bias)
-    scale = learned.scale().flatten() if cosine else wide(bias).new_full((len(bias),), d**-0.5)  # (h,)
+    scale = (wide(bias).new_ones(len(bias), 1, 1) * learned.scale()).flatten()  # (h,)
     sizes = [list(v) for v in (g.grid, g.padded, g.window, g.shift)]
     padded = F.pad(wide(bias), (0, -bias.shape[-1] % 16))  # (h, N, N filled up to a multiple of 16): aligned rows
-    return _attend(t, padding, padded, scale, *sizes, g.mask_padding, cosine)[0]
+    return _attend(t, padding, padded, scale, *sizes, g.mask_padding, learned.cosine)[0]
 
 
 @torch.library.custom_op("swindow::window_attention", mutates_args=())
@@ -167,7 +165,7 @@ def _gradients(ctx: Any, d_out: Tensor, d_lse: Tensor) -> tuple[Tensor | None, .
 
 
 def _refuse(ctx: Any, *gradients: Tensor) -> None:
-    raise RuntimeError("kernel 'triton' has no second derivative; try kernels.using('sdpa')")
+    raise RuntimeError("kernel 'triton' has no second derivative; try model.set_kernel('sdpa')")
 
 
 _attend.register_autograd(_gradients, setup_context=_setup)

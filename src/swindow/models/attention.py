@@ -11,20 +11,31 @@ from .. import kernels
 from ..config import SwinConfig
 from ..precision import full_precision, wide
 from ..windows import Geometry
-from .linear import Linear
+from .init import linear
 from .position_bias import ContinuousPositionBias, RelativePositionBias
 
 
 class ScaledDotProduct(nn.Module):
-    """The similarity of equation 4: QK^T / sqrt(d)."""
+    """The similarity of equation 4: QK^T / sqrt(d).
+
+    Args:
+        num_heads: attention heads h.
+        head_dim: channels per head d.
+    """
+
+    cosine = False
+
+    def __init__(self, num_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns queries divided by sqrt(d), and the keys; both (..., N, d)."""
-        return q * self.scale(q.shape[-1]), k
+        """Returns queries divided by sqrt(d), and the keys; both (..., h, N, d)."""
+        return q * self.scale(), k
 
-    def scale(self, d: int) -> float:
+    def scale(self) -> float:
         """Returns 1 / sqrt(d)."""
-        return d**-0.5
+        return self.head_dim**-0.5
 
 
 class ScaledCosine(nn.Module):
@@ -32,14 +43,19 @@ class ScaledCosine(nn.Module):
 
     Computed in fp32 whatever the autocast: exp and division lose too much in half precision.
 
+    Args:
+        num_heads: attention heads h.
+        head_dim: channels per head d.
+
     Attributes:
         logit_scale: (h, 1, 1) natural logarithm of the scale, ln 10 at first.
     """
 
     LARGEST = math.log(100)
     SMALLEST = 1e-24  # a vector of a smaller square is not made longer than its length times 1e12
+    cosine = True
 
-    def __init__(self, num_heads: int) -> None:
+    def __init__(self, num_heads: int, head_dim: int) -> None:
         super().__init__()
         self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10)))
 
@@ -58,28 +74,6 @@ class ScaledCosine(nn.Module):
         return x.square().sum(-1, keepdim=True).clamp(min=self.SMALLEST).rsqrt()
 
 
-class QueryValueBias(Linear):
-    """The projection of SwinV2 to query, key and value, in which keys have no bias: cosines are taken of them.
-
-    Attributes:
-        weight: (3C, C).
-        q_bias, v_bias: (C,).
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, 3 * dim, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(dim))
-        self.v_bias = nn.Parameter(torch.zeros(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns (..., 3C) for tokens (..., C)."""
-        return kernels.linear(x, self.weight, self.full_bias())
-
-    def full_bias(self) -> Tensor:
-        """Returns the bias of queries, keys (zeros) and values, (3C,)."""
-        return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-
-
 class WindowAttention(nn.Module):
     """Softmax(QK^T/sqrt(d) + B) V in every window, between two linear layers (Swin equation 4).
 
@@ -94,28 +88,44 @@ class WindowAttention(nn.Module):
     def __init__(self, config: SwinConfig, stage: int) -> None:
         super().__init__()
         dim, heads, window = config.width(stage), config.num_heads[stage], config.window_size[stage]
+        head_dim = config.head_dims[stage]
         self.num_heads = heads
-        self.qkv: Linear
-        self.similarity: ScaledDotProduct | ScaledCosine
-        self.position_bias: RelativePositionBias | ContinuousPositionBias
-        if config.qkv_bias == "qv":
-            self.qkv = QueryValueBias(dim)
+        self.q_bias: nn.Parameter | None
+        self.v_bias: nn.Parameter | None
+        self.qkv = linear(dim, 3 * heads * head_dim, bias=config.qkv_bias is True)
+        if config.qkv_bias == "qv":  # keys have no bias: cosines are taken of them
+            self.q_bias = nn.Parameter(torch.zeros(heads * head_dim))
+            self.v_bias = nn.Parameter(torch.zeros(heads * head_dim))
         else:
-            self.qkv = Linear(dim, 3 * dim, bias=config.qkv_bias)
-        self.similarity = ScaledCosine(heads) if config.similarity == "cosine" else ScaledDotProduct()
+            self.q_bias = self.v_bias = None
+        self.similarity: ScaledDotProduct | ScaledCosine
+        self.similarity = (ScaledCosine if config.similarity == "cosine" else ScaledDotProduct)(heads, head_dim)
+        self.position_bias: RelativePositionBias | ContinuousPositionBias
         if config.position_bias == "continuous":
             trained = config.pretrained_window_size or config.window_size
             self.position_bias = ContinuousPositionBias(trained[stage], heads)
         else:
             self.position_bias = RelativePositionBias(window, heads)
         self.attn_drop = config.attn_drop_rate
-        self.proj = Linear(dim, dim)
+        self.proj = linear(heads * head_dim, dim)
         self.drop = nn.Dropout(config.drop_rate)
+        self.kernel = kernels.AUTO
 
     def forward(self, y: Tensor, g: Geometry) -> Tensor:
         """Returns (B, *grid, C) for normalised tokens ``y`` of that shape and their geometry."""
         bias = self.position_bias(g.window)  # (h, N, N)
         dropout = self.attn_drop if self.training else 0.0
-        y = kernels.attend(y, self.qkv, bias, g, self.similarity, dropout)
-        y = self.drop(self.proj(y))
+        y = kernels.attend(y, self.project, bias, g, self.similarity, dropout, self.kernel.attention)
+        y = self.drop(kernels.linear(self.proj, y, kernel=self.kernel))
         return y
+
+    def project(self, y: Tensor) -> Tensor:
+        """Returns queries, keys and values (..., 3hd) of tokens (..., C)."""
+        bias = None if self.q_bias is None else self.qkv_bias()
+        return kernels.linear(self.qkv, y, bias, self.kernel)
+
+    def qkv_bias(self) -> Tensor | None:
+        """Returns the bias of queries, keys and values, (3hd,); None where there is none."""
+        if self.q_bias is None or self.v_bias is None:
+            return self.qkv.bias
+        return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))

@@ -10,7 +10,7 @@ from ..caching import cached_by_shape
 from ..config import SwinConfig
 from ..windows import SizeRule
 from .attention import WindowAttention
-from .linear import Linear
+from .init import linear
 from .norms import NORMS, post_norm
 
 _resolve = cached_by_shape(windows.resolve)
@@ -21,30 +21,17 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden)
+        self.fc1 = linear(dim, hidden)
         self.act = nn.GELU()
         self.drop1 = nn.Dropout(drop)
-        self.fc2 = Linear(hidden, dim)
+        self.fc2 = linear(hidden, dim)
         self.drop2 = nn.Dropout(drop)
 
     def forward(self, y: Tensor) -> Tensor:
         """Returns (..., C) for tokens (..., C)."""
-        if self._bare():
-            return kernels.mlp(y, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
         y = self.drop1(self.act(self.fc1(y)))  # (..., hidden)
         y = self.drop2(self.fc2(y))  # (..., C)
         return y
-
-    def _bare(self) -> bool:
-        """Whether the layers are the ones made here, nothing is dropped, and nobody looks on."""
-        drops = self.training and (self.drop1.p or self.drop2.p)
-        same = type(self.fc1) is type(self.fc2) is Linear and type(self.act) is nn.GELU
-        return same and not drops and not any(watched(layer) for layer in self.children())
-
-
-def watched(layer: nn.Module) -> bool:
-    """Whether a layer has hooks: whoever hangs them there sees its whole output once."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 class DropPath(nn.Module):
@@ -88,6 +75,7 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=config.norm_eps)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.drop_rate)
         self.drop_path = DropPath(drop_path)
+        self.kernel = kernels.AUTO
         self.normed = NORMS[config.norm_placement]
         extra = period and block % period == period - 1
         self.norm3 = nn.LayerNorm(dim, eps=config.norm_eps) if extra else nn.Identity()
@@ -103,7 +91,7 @@ class SwinBlock(nn.Module):
         """Returns tokens (B, *grid, C) for tokens of that shape; any grid."""
         g = _resolve(tuple(x.shape[1:-1]), self.window, self.shift, self.rule)
         x = x + self.drop_path(self.normed(self.norm1, lambda y: self.attn(y, g), x))
-        x = x + self.drop_path(self.normed(self.norm2, self.mlp, x))
+        x = x + self.drop_path(self.normed(self.norm2, lambda y: kernels.mlp(self.mlp, y, self.kernel), x))
         return self.norm3(x)
 
     def extra_repr(self) -> str:

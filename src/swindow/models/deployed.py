@@ -2,9 +2,9 @@
 
 It computes what the model computes, in plain eager PyTorch. On a CPU in fp32 or float64
 
-- the scale of the similarity is in the projection's weights, and heads come out side by side: nothing is reordered;
+- the scale of the similarity is in the projection's weights, whose rows stand head by head;
 - position biases are kept for the windows met so far;
-- large layers are prepacked for oneDNN, which is faster where tokens are few;
+- layers are prepacked for oneDNN where ``kernels.products`` says that this pays;
 - branches are added to the residual stream where it stands, a block of tokens at a time that stays in the cache.
 
 Elsewhere it is a frozen copy of the model.
@@ -19,58 +19,65 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import windows
-from ..config import PerAxis
+from .. import private, windows
+from ..config import PerAxis, SwinConfig
 from ..errors import ConfigError
-from ..kernels import blocked, tokenwise
+from ..kernels import cpu, products
 from ..precision import full_precision
-from .attention import QueryValueBias, ScaledCosine, WindowAttention
+from .attention import ScaledCosine, WindowAttention
 from .block import SwinBlock
 from .norms import post_norm
 from .stage import SwinStage
-from .swin import SwinTransformer
 
 
-class DeployedTransformer(SwinTransformer):
-    """See ``SwinTransformer.deploy``."""
+class DeployedTransformer(nn.Module):
+    """See ``SwinTransformer.deploy``.
 
-    def __init__(self, model: SwinTransformer) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(copy.deepcopy(model).__dict__)
-        super().train(False).requires_grad_(False)
-        weight = self.patch_embed.proj.weight
+    Args:
+        model: the model.
+        product: see ``kernels.products.choice``.
+
+    Attributes:
+        model: the prepared copy.
+        config, card, load_report: as of the model.
+    """
+
+    def __init__(self, model: nn.Module, product: str | None = None) -> None:
+        super().__init__()
+        prepared: Any = copy.deepcopy(model)
+        prepared.eval().requires_grad_(False)
+        weight = prepared.patch_embed.proj.weight
         if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
-            for stage in cast("list[SwinStage]", self.stages):
+            for stage in cast("list[SwinStage]", prepared.stages):
                 blocks = cast("list[SwinBlock]", stage.blocks)
-                stage.blocks = nn.Sequential(*(DeployedBlock(block, i > 0) for i, block in enumerate(blocks)))
+                stage.blocks = nn.Sequential(*(DeployedBlock(block, i > 0, product) for i, block in enumerate(blocks)))
                 if not isinstance(stage.merge, nn.Identity):
-                    stage.merge.reduction = Product(stage.merge.reduction)  # type: ignore[assignment]
+                    merge: Any = stage.merge
+                    merge.reduction = Product(merge.reduction.weight, merge.reduction.bias, product)
+        self.model = prepared
+        self.config: SwinConfig = prepared.config
+        self.card, self.load_report = prepared.card, prepared.load_report
+        super().train(False)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """As of the model."""
         with full_precision(x):
-            return super().forward(x)
+            return self.model(x)
 
     @torch.no_grad()
-    def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """As of the model."""
         with full_precision(x):
-            return super().features(x, mask)
+            return self.model.features(x)
 
     @torch.no_grad()
-    def pyramid(self, x: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+    def pyramid(self, x: Tensor) -> list[Tensor]:
         """As of the model."""
         with full_precision(x):
-            return super().pyramid(x, mask)
+            return self.model.pyramid(x)
 
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
-        """As of the model."""
-        with full_precision(x):
-            return super().reconstruct(x, mask)
-
-    def deploy(self) -> SwinTransformer:
+    def deploy(self) -> DeployedTransformer:
         """Returns itself."""
         return self
 
@@ -96,28 +103,42 @@ class DeployedTransformer(SwinTransformer):
 
 
 class Product(nn.Module):
-    """x W^T + b, with W prepacked for oneDNN where that pays."""
+    """x W^T + b, with W prepacked for oneDNN where that pays.
 
-    ROWS, WEIGHTS = 512, 2**17  # up to so many rows, from so many weights on (benchmarks/results/speed-tried.md)
+    Args:
+        weight: (out, in).
+        bias: (out,) or None.
+        product: see ``kernels.products.choice``.
+    """
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, product: str | None = None) -> None:
         super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
-        pays = tokenwise.ONEDNN and layer.weight.dtype == torch.float32 and layer.weight.numel() >= self.WEIGHTS
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight) if pays else None
+        self.weight, self.bias, self.choice = weight, bias, products.choice(product)
+        pays = weight.dtype == torch.float32 and self.choice.packed.holds(0, weight.numel())
+        self.packed = private.onednn_packed(weight.detach()) if pays else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns (..., out) for tokens (..., in)."""
-        if self.packed is not None and x.numel() <= self.ROWS * x.shape[-1]:
-            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-        return F.linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
+        """Returns (..., out) for tokens (..., in), on request through a GELU."""
+        if self._packs(x):
+            assert self.packed is not None
+            fused = gelu and self.choice.gelu
+            y = private.onednn_linear(x, self.packed, self.bias, fused)
+            return private.gelu_(y) if gelu and not fused else y
+        y = F.linear(x, self.weight, self.bias)
+        return private.gelu_(y) if gelu else y
 
     def add_to(self, x: Tensor, y: Tensor) -> None:
         """Adds y W^T + b to ``x``; both have tokens as rows."""
-        if self.packed is not None and len(y) <= self.ROWS:
+        if self._packs(y):
             x += self(y)
+        elif self.bias is None:
+            x.addmm_(y, self.weight.t())
         else:
             x.add_(self.bias).addmm_(y, self.weight.t())
+
+    def _packs(self, x: Tensor) -> bool:
+        packed = self.packed is not None and x.numel() > 0
+        return packed and self.choice.packed.holds(x.numel() // x.shape[-1], self.weight.numel())
 
 
 class DeployedBlock(nn.Module):
@@ -126,16 +147,18 @@ class DeployedBlock(nn.Module):
     Args:
         block: the block it does the work of.
         in_place: whether it may write over its input.
+        product: see ``kernels.products.choice``.
     """
 
-    def __init__(self, block: SwinBlock, in_place: bool) -> None:
+    def __init__(self, block: SwinBlock, in_place: bool, product: str | None = None) -> None:
         super().__init__()
         self.window, self.shift, self.rule = block.window, block.shift, block.rule
         self.norm1, self.norm2, self.norm3 = block.norm1, block.norm2, block.norm3
-        self.project = HeadProjection(block.attn)
+        self.project = HeadProjection(block.attn, product)
         self.position_bias = block.attn.position_bias
         self.biases: dict[PerAxis, Tensor] = {}
-        self.proj, self.fc1, self.fc2 = Product(block.attn.proj), Product(block.mlp.fc1), Product(block.mlp.fc2)
+        layers = (block.attn.proj, block.mlp.fc1, block.mlp.fc2)
+        self.proj, self.fc1, self.fc2 = (Product(layer.weight, layer.bias, product) for layer in layers)
         self.post = block.normed is post_norm
         self.in_place = in_place
 
@@ -143,13 +166,15 @@ class DeployedBlock(nn.Module):
         """Returns tokens (B, *grid, C) for tokens of that shape."""
         g = windows.resolve(tuple(x.shape[1:-1]), self.window, self.shift, self.rule)
         x = x if self.in_place and x.is_contiguous() else x.clone(memory_format=torch.contiguous_format)
+        if len(x) == 0:
+            return x
         y = x if self.post else self.norm1(x)
-        y = blocked.attend_by_head(y, self.project, self._bias(g.window), g)  # (B, *grid, C)
+        y = cpu.attend_by_head(y, self.project, self._bias(g.window), g)  # (B, *grid, hd)
         rows = x.view(-1, x.shape[-1])  # (B*H*W, C)
-        self._add(rows, self.proj, y.view(rows.shape), self.norm1)
-        for block in rows.split(max(1, tokenwise.BLOCK // (self.fc1.weight.shape[0] * x.element_size()))):
-            y = self.fc1(block if self.post else self.norm2(block))  # (rows, hidden)
-            self._add(block, self.fc2, torch.ops.aten.gelu_(y), self.norm2)
+        self._add(rows, self.proj, y.flatten(0, -2), self.norm1)
+        for block in rows.split(cpu.tokens_in_block(x, self.fc1.weight)):
+            y = self.fc1(block if self.post else self.norm2(block), gelu=True)  # (rows, hidden)
+            self._add(block, self.fc2, y, self.norm2)
         return self.norm3(x)
 
     def _add(self, x: Tensor, layer: Product, y: Tensor, norm: nn.Module) -> None:
@@ -167,32 +192,32 @@ class DeployedBlock(nn.Module):
 
 
 class HeadProjection(nn.Module):
-    """Tokens to queries, keys and values, one matrix product per head, so that each head's lie side by side.
+    """Tokens to queries, keys and values by one product, then one copy, so that each head's lie side by side.
 
     Args:
         attn: the attention it projects for.
+        product: see ``kernels.products.choice``.
     """
 
-    def __init__(self, attn: WindowAttention) -> None:
+    def __init__(self, attn: WindowAttention, product: str | None = None) -> None:
         super().__init__()
-        similarity, heads, chans = attn.similarity, attn.num_heads, attn.qkv.in_features
-        weight = attn.qkv.weight.view(3, heads, -1, chans).clone()  # (3, h, d, C)
-        bias: Tensor | None = attn.qkv.full_bias() if isinstance(attn.qkv, QueryValueBias) else attn.qkv.bias
-        bias = (weight.new_zeros(3 * chans) if bias is None else bias).view(3, heads, 1, -1).clone()  # (3, h, 1, d)
+        self.heads = attn.num_heads
+        weight = attn.qkv.weight.detach().unflatten(0, (3, self.heads, -1)).clone()  # (3, h, d, C)
+        bias = attn.qkv_bias()
+        bias = weight.new_zeros(weight.shape[:3]) if bias is None else bias.detach().view(weight.shape[:3]).clone()
         self.scale: Tensor | None = None
-        if isinstance(similarity, ScaledCosine):
-            self.scale = similarity.scale()[..., None]  # (h, 1, 1, 1)
+        if isinstance(attn.similarity, ScaledCosine):
+            self.scale = attn.similarity.scale().detach()[..., None]  # (h, 1, 1, 1)
         else:
             for t in (weight[0], bias[0]):
-                t *= similarity.scale(weight.shape[2])
-        self.weight: Tensor = weight.transpose(0, 1).reshape(heads, -1, chans).transpose(1, 2)  # (h, C, 3d)
-        self.bias: Tensor = bias.permute(1, 2, 0, 3).reshape(heads, 1, -1)  # (h, 1, 3d)
+                t *= attn.similarity.scale()
+        by_head = weight.transpose(0, 1).flatten(0, 2).contiguous()  # (h*3*d, C)
+        self.product = Product(by_head, bias.transpose(0, 1).flatten(), product)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns queries, keys and values (h, b*w, N, d) of the tokens of windows (b*w, N, C)."""
-        heads, chans = len(self.weight), x.shape[-1]
-        t = torch.baddbmm(self.bias, x.view(1, -1, chans).expand(heads, -1, -1), self.weight)  # (h, b*w*N, 3d)
-        t = t.view(heads, *x.shape[:-1], 3, -1)  # (h, b*w, N, 3, d)
+        t = self.product(x).unflatten(-1, (self.heads, -1))  # (b*w, N, h, 3d)
+        t = t.movedim(2, 0).contiguous().unflatten(-1, (3, -1))  # (h, b*w, N, 3, d)
         if self.scale is not None:
             both = t[..., :2, :]
             shrink = both.square().sum(-1, keepdim=True).clamp_min_(ScaledCosine.SMALLEST).rsqrt_()  # (h, b*w, N, 2, 1)

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import windows
+from .. import kernels, windows
 from ..caching import cached_by_shape, is_static
 from ..config import PerAxis, SwinConfig
 from ..errors import InputError
 from ..windows import Geometry, SizeRule
-from .linear import Linear
+from .init import linear
 from .norms import NORMS
 
 
@@ -99,13 +99,15 @@ class PatchMerging(nn.Module):
         self.axes = config.merge_axes
         dim, neighbours = config.width(stage), config.width(stage) * 2 ** len(self.axes)
         self.norm = nn.LayerNorm(neighbours if config.merge_norm == "pre" else 2 * dim, eps=config.norm_eps)
-        self.reduction = Linear(neighbours, 2 * dim, bias=False)
+        self.reduction = linear(neighbours, 2 * dim, bias=False)
         self.normed = NORMS[config.merge_norm]
+        self.kernel = kernels.AUTO
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, *grid', 2C) for tokens (B, *grid, C), with grid' = ceil(grid / 2) on the merged axes."""
         x = self.neighbours(x)  # (B, H/2, W/2, 4C)
-        x = self.normed(self.norm, self.reduction, x)  # (B, H/2, W/2, 2C)
+        reduce = lambda y: kernels.linear(self.reduction, y, kernel=self.kernel)  # noqa: E731
+        x = self.normed(self.norm, reduce, x)  # (B, H/2, W/2, 2C)
         return x
 
     def neighbours(self, x: Tensor) -> Tensor:
@@ -113,10 +115,11 @@ class PatchMerging(nn.Module):
         grid = tuple(x.shape[1:-1])
         step = tuple(2 if axis in self.axes else 1 for axis in range(len(grid)))
         g = windows.resolve(grid, step, (0,) * len(grid), SizeRule(mask_padding=False))
+        chans = x.shape[-1] * 2 ** len(self.axes)
         x = x.flatten(1, -2)  # (B, H*W, C)
         if not is_static(grid) or g.pads:
             x = F.pad(x, [0, 0, 0, 1])  # one zero token, which every place of padding reads
-        return x.index_select(1, _neighbours(g, x.device)).view(x.shape[0], *g.windows, -1)
+        return x.index_select(1, _neighbours(g, x.device)).view(x.shape[0], *g.windows, chans)
 
 
 class PixelDecoder(nn.Module):

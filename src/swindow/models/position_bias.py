@@ -12,7 +12,7 @@ from .. import windows
 from ..caching import cached_by_shape
 from ..config import PerAxis
 from ..precision import full_precision, wide
-from .linear import Linear
+from .init import linear
 
 
 class RelativePositionBias(nn.Module):
@@ -54,7 +54,7 @@ class ContinuousPositionBias(nn.Module):
         super().__init__()
         self.window = window
         self.mlp = nn.Sequential(
-            Linear(len(window), self.HIDDEN), nn.ReLU(), Linear(self.HIDDEN, num_heads, bias=False)
+            linear(len(window), self.HIDDEN), nn.ReLU(), linear(self.HIDDEN, num_heads, bias=False)
         )
 
     def forward(self, window: PerAxis) -> Tensor:

@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import kernels
 from ..card import ModelCard
 from ..config import SwinConfig
 from ..errors import ConfigError, InputError
+from .attention import WindowAttention
 from .block import SwinBlock
-from .linear import Linear
-from .patches import PatchEmbed, PixelDecoder
+from .deployed import DeployedTransformer
+from .init import linear, reset_linear
+from .patches import PatchEmbed, PatchMerging, PixelDecoder
 from .stage import SwinStage
 
 
@@ -62,7 +65,7 @@ class SwinTransformer(nn.Module):
             {str(i): nn.LayerNorm(config.width(i), eps=config.norm_eps) for i in config.out_stages if config.out_norms}
         )
         self.norm = nn.Identity() if str(last) in self.out_norms else nn.LayerNorm(dim, eps=config.norm_eps)
-        self.head = Linear(dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = linear(dim, config.num_classes) if config.num_classes else nn.Identity()
         self.decoder = PixelDecoder(config) if config.decoder_stride else nn.Identity()
         for module in self._frozen():
             module.requires_grad_(False)
@@ -75,7 +78,9 @@ class SwinTransformer(nn.Module):
         if self.mask_token is not None:
             nn.init.trunc_normal_(self.mask_token, std=0.02)
         for module in self.modules():
-            if isinstance(module, Linear | SwinBlock):
+            if isinstance(module, nn.Linear):
+                reset_linear(module)
+            elif isinstance(module, SwinBlock):
                 module.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,12 +131,32 @@ class SwinTransformer(nn.Module):
             module.eval().requires_grad_(False)
         return self
 
-    def deploy(self) -> SwinTransformer:
+    def set_kernel(self, name: str | None = None, product: str | None = None) -> None:
+        """Chooses what computes attention and matrix products; all choices give the same up to rounding.
+
+        Args:
+            name: "reference" (word by word as in the paper), "sdpa" (PyTorch's attention), "cpu" (blocks that stay in
+                a processor's cache), "triton" (one fused kernel for NVIDIA GPUs), or None: what suits device and type.
+            product: of matrices in fp32 on a CPU: "torch" (``F.linear``) or "onednn"; None: what the environment
+                variable SWINDOW_PRODUCT says, else what was measured to suit the processor.
+
+        Raises:
+            ConfigError: there is no such kernel or product, or it needs a package that is not installed.
+        """
+        chosen = kernels.kernel(name, product)
+        for module in self.modules():
+            if isinstance(module, SwinBlock | WindowAttention | PatchMerging):
+                module.kernel = chosen
+
+    def deploy(self, product: str | None = None) -> DeployedTransformer:
         """Returns a frozen, faster twin for inference, which gives what this model gives in evaluation mode.
 
         It keeps weights of its own, prepared for this machine: it cannot be trained, moved or saved, and does not
         follow later changes of this model. It holds up to twice the memory of the model's weights. Compile and export
         the model itself.
+
+        Args:
+            product: as of ``set_kernel``.
 
         Example:
             >>> model = SwinTransformer(SwinConfig(embed_dim=8, depths=(2,), num_heads=(1,), num_classes=5)).eval()
@@ -139,9 +164,7 @@ class SwinTransformer(nn.Module):
             >>> torch.allclose(model.deploy()(x), model(x), atol=1e-6)
             True
         """
-        from .deployed import DeployedTransformer
-
-        return DeployedTransformer(self)
+        return DeployedTransformer(self, product)
 
     def set_grad_checkpointing(self, stages: bool | Sequence[int] = True) -> None:
         """Trades time for memory in training: the chosen stages keep only the input of every block for backward.

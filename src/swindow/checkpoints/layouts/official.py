@@ -8,8 +8,8 @@ from .table import Rows, Table, Via, under
 
 ATTENTION: Rows = {
     "qkv.*": "qkv.*",
-    "qkv.q_bias": "q_bias",
-    "qkv.v_bias": "v_bias",
+    "q_bias": "q_bias",
+    "v_bias": "v_bias",
     "similarity.logit_scale": "logit_scale",
     "position_bias.table": "relative_position_bias_table",
     "position_bias.mlp.0.*": "cpb_mlp.0.*",

@@ -16,9 +16,9 @@ BLOCK: Rows = {
 FIRST: Rows = {"patch_embed.proj.*": "features.0.0.*", "patch_embed.norm.*": "features.0.2.*"}
 LAST: Rows = {"norm.*": "norm.*", "head.*": "head.*"}
 ATTENTION_V2: Rows = {
-    **{ours: theirs for ours, theirs in ATTENTION.items() if not str(ours).startswith("qkv.")},
+    **{ours: theirs for ours, theirs in ATTENTION.items() if ours not in ("qkv.*", "q_bias", "v_bias")},
     "qkv.weight": "qkv.weight",
-    ("qkv.q_bias", "qkv.v_bias"): Via("qkv.bias", WITHOUT_KEYS),
+    ("q_bias", "v_bias"): Via("qkv.bias", WITHOUT_KEYS),
 }
 
 

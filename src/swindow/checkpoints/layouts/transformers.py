@@ -24,8 +24,8 @@ V2: Rows = {
     "attn.qkv.weight": Via(
         ("attention.self.query.weight", "attention.self.key.weight", "attention.self.value.weight"), JOINED
     ),
-    "attn.qkv.q_bias": "attention.self.query.bias",
-    "attn.qkv.v_bias": "attention.self.value.bias",
+    "attn.q_bias": "attention.self.query.bias",
+    "attn.v_bias": "attention.self.value.bias",
     "attn.similarity.logit_scale": "attention.self.logit_scale",
     "attn.position_bias.mlp.0.*": "attention.self.continuous_position_bias_mlp.0.*",
     "attn.position_bias.mlp.2.weight": "attention.self.continuous_position_bias_mlp.2.weight",

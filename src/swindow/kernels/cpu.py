@@ -1,29 +1,37 @@
-"""Shifted-window attention on a CPU, forward and backward: plain matrix products, a few windows at a time.
+"""Shifted-window attention and MLP on a CPU in full precision, forward and backward, a few windows or tokens at a time.
 
-What a group of windows needs stays in the processor's cache, and no array is so large that the system clears its memory
-again in every call. PyTorch's scaled dot-product attention is slower here: it is made for long sequences.
+What a group of windows or a block of tokens needs stays in the processor's cache, and no array is so large that the
+system clears its memory again in every call. PyTorch's scaled dot-product attention is slower here: it is made for long
+sequences.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import private
 from ..caching import cached_by_shape
 from ..precision import full_precision, wide
 from ..windows import Geometry
+from . import fast_path, products
 from .plan import Plan, plan
 from .reference import Projection, Similarity
-from .tokenwise import differentiably, in_blocks
 
+BLOCK = 5_000_000  # bytes of an MLP's hidden layer at a time (benchmarks/results/speed-tried.md)
 GROUP = 4_000_000  # bytes of queries, keys and values at a time (benchmarks/results/speed-tried.md)
 # The tokens of windows (b*w, N, C) to queries, keys and values (h, b*w, N, d); their plain product is the similarity.
 ByHead = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def suits(x: Tensor) -> bool:
+    """Returns whether what is here pays for a tensor: on a CPU, in fp32 or float64, without autocast."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
 
 
 def attend(
@@ -41,7 +49,7 @@ def attend(
         q, k, v = _split(qkv(x), heads)
         return *_similar(similarity, q, k), v
 
-    if dropout or not torch.is_grad_enabled() or not in_blocks(y):
+    if dropout or not torch.is_grad_enabled() or not (suits(y) and fast_path.may_run(y)):
         return attend_by_head(y, by_head, bias, g, dropout)
     order = plan(g, y.device)
     x = _reordered(y.flatten(1, -2), order.gather, order.scatter)  # (B, nW*N, C)
@@ -65,7 +73,7 @@ def _similar(similarity: Similarity, q: Tensor, k: Tensor) -> tuple[Tensor, Tens
 def attend_by_head(y: Tensor, by_head: ByHead, bias: Tensor, g: Geometry, dropout: float = 0.0) -> Tensor:
     """Attends for tokens (B, *grid, C) whose projection and similarity are one function; bias (h, N, N)."""
     order = plan(g, y.device)
-    heads, n, chans = bias.shape[0], bias.shape[1], y.shape[-1]
+    n, chans = bias.shape[1], y.shape[-1]
     count = order.gather.shape[0] // n  # windows of an image
     x = y.flatten(1, -2)  # (B, H*W, C)
     if order.pads:
@@ -79,9 +87,9 @@ def attend_by_head(y: Tensor, by_head: ByHead, bias: Tensor, g: Geometry, dropou
             q, k, v = by_head(images.index_select(1, tokens).view(-1, n, chans))  # (h, b*w, N, d) each
             groups.append(_attend_group(q, k, v, bias, order, images.shape[0], start, dropout))
         o = groups[0] if len(groups) == 1 else torch.cat(groups, 1)  # (h, b*nW, N, d)
-        o = o.view(-1, chans // heads).index_select(0, _rows(g, y.device, images.shape[0], heads))  # (b*H*W*h, d)
-        attended.append(o.view(-1, *g.grid, chans))
-    return attended[0] if len(attended) == 1 else torch.cat(attended)  # (B, *grid, C)
+        rows = _rows(g, y.device, images.shape[0], len(o))  # (b*H*W*h,)
+        attended.append(o.view(-1, o.shape[-1]).index_select(0, rows).view(-1, *g.grid, len(o) * o.shape[-1]))
+    return attended[0] if len(attended) == 1 else torch.cat(attended)  # (B, *grid, h*d)
 
 
 def _attend_group(
@@ -146,7 +154,9 @@ class _Groups(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         t, bias, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():
-            d_t, d_bias, *rest = differentiably(_Groups.plainly(ctx.order, ctx.similarity), ctx.saved_tensors, gradient)
+            d_t, d_bias, *rest = _differentiably(
+                _Groups.plainly(ctx.order, ctx.similarity), ctx.saved_tensors, gradient
+            )
             return d_t, d_bias, None, None, *rest
         learned = [p for p in parameters if p.requires_grad]
         d_t, sums = torch.empty_like(t), [torch.zeros_like(p) for p in (bias, *learned)]
@@ -158,7 +168,7 @@ class _Groups(torch.autograd.Function):
             d_o = _by_head(d_out, v).flatten(0, 1)  # (h*b*w, N, d)
             d_v = p.transpose(1, 2).bmm(d_o)
             d_p = d_o.bmm(v.flatten(0, 1).transpose(1, 2))  # (h*b*w, N, N)
-            d_logits = torch.ops.aten._softmax_backward_data(d_p, p, -1, p.dtype)
+            d_logits = private.softmax_backward(d_p, p)
             sums[0] += d_logits.view(len(bias), -1, *bias.shape[1:]).sum(1)
             d_q = d_logits.bmm(k.detach().flatten(0, 1)).view(q.shape)
             d_k = d_logits.transpose(1, 2).bmm(q.detach().flatten(0, 1)).view(k.shape)
@@ -180,6 +190,87 @@ class _Groups(torch.autograd.Function):
             return o.permute(1, 2, 0, 3).reshape(*t.shape[:-1], -1)
 
         return attend
+
+
+def mlp(
+    y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, product: str | None = None
+) -> Tensor:
+    """Returns two linear layers with an exact (erf) GELU between them.
+
+    In blocks, the hidden layer of a large batch is not written to memory that the system has to clear first, and read
+    back twice; in training, only its values before the GELU are kept for backward.
+
+    Args:
+        y: tokens (..., C).
+        weight1, bias1: (hidden, C), (hidden,).
+        weight2, bias2: (out, hidden), (out,).
+        product: see ``products.choice``.
+
+    Returns:
+        (..., out).
+    """
+    if torch.is_grad_enabled():
+        trained: Tensor = _Mlp.apply(y, weight1, bias1, weight2, bias2, product)  # type: ignore[no-untyped-call]
+        return trained
+    done = [
+        products.linear(products.linear(block, weight1, bias1, product, gelu=True), weight2, bias2, product)
+        for block in y.flatten(0, -2).split(tokens_in_block(y, weight1))
+    ]
+    return (done[0] if len(done) == 1 else torch.cat(done)).view(*y.shape[:-1], len(weight2))
+
+
+def tokens_in_block(y: Tensor, weight1: Tensor) -> int:
+    """Returns how many tokens of ``y`` go through an MLP at a time; weight1 (hidden, C)."""
+    return max(1, BLOCK // (len(weight1) * y.element_size()))
+
+
+class _Mlp(torch.autograd.Function):
+    """``mlp`` in training: keeps tokens and hidden layer, and applies the GELU again in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, product: str | None
+    ) -> Tensor:
+        tokens = y.flatten(0, -2)
+        hidden, out = [], []
+        for block in tokens.split(tokens_in_block(y, weight1)):
+            hidden.append(products.linear(block, weight1, bias1, product))
+            out.append(products.linear(F.gelu(hidden[-1]), weight2, bias2, product))
+        ctx.product, ctx.blocks = product, len(hidden)
+        ctx.save_for_backward(*hidden, y, weight1, bias1, weight2, bias2)
+        return (out[0] if len(out) == 1 else torch.cat(out)).view(*y.shape[:-1], len(weight2))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, inputs = ctx.saved_tensors[: ctx.blocks], ctx.saved_tensors[ctx.blocks :]
+        if torch.is_grad_enabled():
+            return *_differentiably(_plain_mlp, inputs, gradient), None
+        y, weight1, _, weight2, _ = inputs
+        tokens, d_out = y.flatten(0, -2), gradient.flatten(0, -2)
+        d_tokens, chosen = [], products.choice(ctx.product)
+        d_weight1, d_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
+        d_bias1 = weight1.new_zeros(len(weight1))
+        step = tokens_in_block(tokens, weight1)
+        for block, h, d in zip(tokens.split(step), hidden, d_out.split(step)):
+            d_weight2 += products.weight_gradient(d, F.gelu(h), chosen)
+            d_h = private.gelu_backward(products.input_gradient(d, weight2, chosen), h)
+            d_weight1 += products.weight_gradient(d_h, block, chosen)
+            d_bias1 += d_h.sum(0)
+            d_tokens.append(products.input_gradient(d_h, weight1, chosen))
+        d_y = (d_tokens[0] if len(d_tokens) == 1 else torch.cat(d_tokens)).view(y.shape)
+        return d_y, d_weight1, d_bias1, d_weight2, d_out.sum(0), None
+
+
+def _plain_mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """``mlp`` in one go, of PyTorch's own functions."""
+    return F.linear(F.gelu(F.linear(y, weight1, bias1)), weight2, bias2)
+
+
+def _differentiably(f: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """Backward of ``f`` by PyTorch's own rules, for where the gradients are to be differentiated again."""
+    wanted = [x for x in inputs if x.requires_grad]
+    found = iter(torch.autograd.grad(f(*inputs), wanted, gradient, create_graph=True))
+    return tuple(next(found) if x.requires_grad else None for x in inputs)
 
 
 def _by_head(x: Tensor, like: Tensor) -> Tensor:

@@ -1,0 +1,47 @@
+"""The one rule that decides whether a layer may be computed in another way than by calling it.
+
+What is computed is the same. But whoever looks on, or has put something in place of a layer, has to see the layers as
+they are: exporters and compilers, FLOP counters, hooks, quantised or adapted layers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import private
+
+_OURS = __name__.partition(".")[0]
+_PLAIN = (nn.Linear, nn.GELU, nn.Dropout, nn.LayerNorm)
+
+
+def may_run(x: Tensor, *modules: nn.Module) -> bool:
+    """Returns whether modules may be computed in another way for an input ``x``.
+
+    Not while tracing, scripting, compiling or exporting; not under a dispatch or function mode, a functorch transform
+    or forward-mode differentiation; not with a hook on a module or on all; not on tensors of a subclass; and a layer of
+    PyTorch has to be of exactly its class, with plain parameters: quantised, wrapped and parametrised layers are not.
+    """
+    return _is_plain(x) and not _is_watched() and all(_is_bare(module) for module in modules)
+
+
+def _is_watched() -> bool:
+    return (
+        torch.compiler.is_compiling()
+        or private.is_tracing()
+        or private.has_modes()
+        or private.forward_mode()
+        or private.has_global_hooks()
+    )
+
+
+def _is_bare(module: nn.Module) -> bool:
+    if private.has_hooks(module):
+        return False
+    if type(module).__module__.partition(".")[0] == _OURS:
+        return all(_is_bare(child) for child in module.children())
+    return type(module) in _PLAIN and all(p is None or _is_plain(p) for p in module._parameters.values())
+
+
+def _is_plain(x: Tensor) -> bool:
+    return type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided

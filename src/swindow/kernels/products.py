@@ -1,0 +1,230 @@
+"""Which matrix product runs on which processor: PyTorch's own ``F.linear`` or oneDNN's, and where.
+
+On x86 processors ``F.linear`` in fp32 calls MKL. MKL does not use all that processors of other makers than Intel
+can do; oneDNN does. Which one is faster follows from a table, never from a timing while the program runs: the two round
+differently, and a resumed run has to give what an uninterrupted one gives. The environment variable ``SWINDOW_PRODUCT``
+or ``model.set_kernel(..., product=)`` overrides the table.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import private
+from ..errors import ConfigError, nearest
+
+PRODUCTS = ("torch", "onednn")
+VARIABLE = "SWINDOW_PRODUCT"
+
+
+class Processor(NamedTuple):
+    """What the table is read by.
+
+    Attributes:
+        vendor: as the processor names itself, for instance "AuthenticAMD"; empty: unknown.
+        family: the maker's number of its generation; 0: unknown.
+        capability: the widest instructions that PyTorch uses, for instance "AVX512".
+    """
+
+    vendor: str
+    family: int
+    capability: str
+
+    def __str__(self) -> str:
+        return f"{self.vendor or 'unknown'} family {self.family}, {self.capability}"
+
+
+class Area(NamedTuple):
+    """Sizes of products: at most so many rows of tokens, at least so many weights."""
+
+    rows: int
+    weights: int
+
+    def holds(self, rows: int, weights: int) -> bool:
+        """Returns whether a product is in it."""
+        return rows <= self.rows and weights >= self.weights
+
+
+ALL, NONE = Area(2**62, 0), Area(0, 2**62)
+
+
+class Choice(NamedTuple):
+    """Where oneDNN multiplies in fp32; elsewhere ``F.linear`` does.
+
+    Attributes:
+        plain: the weights as they are, without gradients.
+        packed: the weights prepacked, in ``deploy()``.
+        training: the output and the gradient of the input in training.
+        weight_gradient: the gradient of the weight in training.
+        gelu: whether GELU is applied inside the product where oneDNN computes it.
+    """
+
+    plain: Area
+    packed: Area
+    training: Area
+    weight_gradient: Area
+    gelu: bool
+
+
+class Row(NamedTuple):
+    """A choice, the processors it is for, and where it was measured."""
+
+    vendor: str
+    families: range
+    capability: str
+    choice: Choice
+    measured: str
+
+
+TORCH = Choice(NONE, NONE, NONE, NONE, gelu=False)
+ONEDNN = Choice(ALL, ALL, ALL, ALL, gelu=False)
+# The first row that fits counts; where none does, F.linear multiplies.
+TABLE = (
+    Row(
+        "AuthenticAMD",
+        range(26, 100),
+        "AVX512",
+        Choice(ALL, ALL, ALL, ALL, gelu=True),
+        "2 cores of an AMD EPYC whose units are 512 bits wide (Zen 5), 2026-11: oneDNN 500 GFLOP/s, MKL 210",
+    ),
+    Row(
+        "AuthenticAMD",
+        range(25, 26),
+        "AVX512",
+        Choice(ALL, ALL, ALL, NONE, gelu=False),
+        "2 cores of an AMD EPYC of family 25 model 17 (Zen 4), 2026-11: oneDNN 205 GFLOP/s, MKL 190, weight gradients "
+        "by MKL 1.02 times as fast; GELU inside saves nothing",
+    ),
+    Row(
+        "AuthenticAMD",
+        range(100),
+        "AVX2",
+        Choice(Area(128, 2**20), Area(512, 2**17), NONE, NONE, gelu=False),
+        "2 cores of an AMD EPYC with AVX2, 2026-11: benchmarks/results/speed-tried.md",
+    ),
+)
+
+
+@functools.cache
+def processor() -> Processor:
+    """Returns what this machine's processor says about itself."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # Windows says "AMD64 Family 25 Model 17 Stepping 1, AuthenticAMD", macOS "i386" or "arm"
+        text = platform.processor()
+    vendor = re.search(r"AuthenticAMD|GenuineIntel|HygonGenuine|CentaurHauls", text)
+    family = re.search(r"(?:cpu family\s*:|Family)\s*(\d+)", text)
+    return Processor(vendor[0] if vendor else "", int(family[1]) if family else 0, capability)
+
+
+@functools.cache
+def row(of: Processor) -> Row | None:
+    """Returns the row of the table for a processor; None where it was not measured: ``F.linear`` multiplies there."""
+    fits = (r for r in TABLE if r.vendor == of.vendor and of.family in r.families and r.capability == of.capability)
+    return next(fits, None)
+
+
+def choice(product: str | None = None) -> Choice:
+    """Returns where oneDNN multiplies: as asked for, else as the environment says, else by the table.
+
+    Args:
+        product: "torch" (``F.linear`` everywhere), "onednn" (oneDNN everywhere), or None.
+
+    Raises:
+        ConfigError: there is no such product.
+    """
+    return _choice(product, os.environ.get(VARIABLE))
+
+
+@functools.cache
+def _choice(product: str | None, variable: str | None) -> Choice:
+    for name, where in ((product, "product"), (variable, VARIABLE)):
+        if name not in (None, "", *PRODUCTS):
+            hint = nearest(str(name), PRODUCTS)
+            raise ConfigError(f"{where}: got {name!r}{hint}, expected one of {', '.join(PRODUCTS)}")
+    name = product or variable
+    if not private.has_onednn_linear() or name == "torch":
+        return TORCH
+    if name == "onednn":
+        return ONEDNN
+    found = row(processor())
+    return TORCH if found is None else found.choice
+
+
+def description(product: str | None = None) -> str:
+    """Returns the processor and its products in one line, as a run's state records them."""
+    return f"{processor()}: {choice(product)}"
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, product: str | None = None, gelu: bool = False) -> Tensor:
+    """Returns x W^T + b, (..., out) for tokens (..., in), by the product that suits the processor, with gradients.
+
+    Args:
+        x: (..., in), on a CPU.
+        weight: (out, in).
+        bias: (out,) or None.
+        product: as of ``choice``.
+        gelu: whether the exact GELU follows.
+    """
+    trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
+    if x.dtype == weight.dtype == torch.float32 and x.numel() > 0:
+        chosen, rows = choice(product), x.numel() // x.shape[-1]
+        if trains and chosen.training.holds(rows, weight.numel()):
+            y: Tensor = _Linear.apply(x, weight, bias, chosen)  # type: ignore[no-untyped-call]
+            return F.gelu(y) if gelu else y
+        if not trains and chosen.plain.holds(rows, weight.numel()):
+            fused = gelu and chosen.gelu
+            y = private.onednn_linear(x, weight, bias, fused)
+            return private.gelu_(y) if gelu and not fused else y
+    y = F.linear(x, weight, bias)
+    if not gelu:
+        return y
+    return F.gelu(y) if trains else private.gelu_(y)
+
+
+def input_gradient(gradient: Tensor, weight: Tensor, chosen: Choice) -> Tensor:
+    """Returns dX = dY W, (rows, in), for dY (rows, out) and W (out, in)."""
+    if gradient.dtype == torch.float32 and chosen.training.holds(len(gradient), weight.numel()):
+        return private.onednn_linear(gradient, weight.t(), None)
+    return gradient @ weight
+
+
+def weight_gradient(gradient: Tensor, x: Tensor, chosen: Choice) -> Tensor:
+    """Returns dW = dY^T X, (out, in), for dY (rows, out) and X (rows, in)."""
+    if gradient.dtype == torch.float32 and chosen.weight_gradient.holds(len(x), gradient.shape[1] * x.shape[1]):
+        if gradient.shape[1] > x.shape[1]:  # oneDNN copies its second factor: the smaller one
+            return private.onednn_linear(x.t(), gradient.t(), None).t()
+        return private.onednn_linear(gradient.t(), x.t(), None)
+    return gradient.t() @ x
+
+
+class _Linear(torch.autograd.Function):
+    """x W^T + b, forward and backward by oneDNN where the choice says so."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, chosen: Choice) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.chosen = chosen
+        return private.onednn_linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        rows = gradient.flatten(0, -2)
+        if torch.is_grad_enabled():  # the gradients are differentiated again: by PyTorch's own functions
+            d_x = (rows @ weight).view(x.shape)
+            return d_x, rows.t() @ x.flatten(0, -2), rows.sum(0) if wants_bias else None, None
+        d_x = input_gradient(rows, weight, ctx.chosen).view(x.shape) if wants_x else None
+        d_weight = weight_gradient(rows, x.flatten(0, -2), ctx.chosen) if wants_weight else None
+        return d_x, d_weight, rows.sum(0) if wants_bias else None, None

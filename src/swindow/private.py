@@ -1,0 +1,133 @@
+"""The interfaces of PyTorch that are not public and that we use, each with what happens where it is missing.
+
+They are looked up once, when this module is imported. Nothing else in the package names one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _find(*path: str) -> Any:
+    """``torch.a.b`` for a path "a", "b"; None where there is none."""
+    found: Any = torch
+    for name in path:
+        found = getattr(found, name, None)
+    return found
+
+
+def _assume(found: Callable[[], Any] | None) -> Callable[[], Any]:
+    """A question about PyTorch's state; the careful answer, yes, where it cannot be asked."""
+    return found or (lambda: True)
+
+
+# --- whether somebody records or transforms what is called ------------------------------------------------------------
+
+_functorch_active = _assume(_find("_C", "_are_functorch_transforms_active"))
+_dispatch_modes = _assume(_find("utils", "_python_dispatch", "is_in_torch_dispatch_mode"))
+_function_modes = _assume(_find("_C", "_len_torch_function_stack"))
+_tracing = _assume(_find("jit", "is_tracing"))
+_global_hooks = _assume(_find("nn", "modules", "module", "_has_any_global_hook"))
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def forward_mode() -> bool:
+    """Returns whether derivatives in forward mode are computed or functions transformed (``torch.func``)."""
+    level: int = getattr(torch.autograd.forward_ad, "_current_level", 0)
+    return level >= 0 or _functorch_active()
+
+
+def is_tracing() -> bool:
+    """Returns whether ``torch.jit.trace`` records what is called."""
+    return bool(_tracing())
+
+
+def has_dispatch_modes() -> bool:
+    """Returns whether a mode sees every operation, for instance FlopCounterMode or FakeTensorMode."""
+    return bool(_dispatch_modes())
+
+
+def has_modes() -> bool:
+    """Returns whether a mode sees every operation or every function that is called."""
+    return bool(_dispatch_modes() or _function_modes())
+
+
+def has_global_hooks() -> bool:
+    """Returns whether a hook sees every module that is called."""
+    return bool(_global_hooks())
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Returns whether somebody sees or changes the calls of a module."""
+    state = module.__dict__
+    return "forward" in state or any(state.get(name, True) for name in _HOOKS)
+
+
+# --- operations -------------------------------------------------------------------------------------------------------
+
+_linear_pointwise = _find("ops", "mkldnn", "_linear_pointwise") if torch.backends.mkldnn.is_available() else None
+_reorder = _find("ops", "mkldnn", "_reorder_linear_weight") if _linear_pointwise else None
+_gelu = _find("ops", "aten", "gelu_")
+_gelu_backward = _find("ops", "aten", "gelu_backward")
+_softmax_backward = _find("ops", "aten", "_softmax_backward_data")
+
+
+def has_onednn_linear() -> bool:
+    """Returns whether oneDNN's matrix product can be called."""
+    return _linear_pointwise is not None
+
+
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
+    """Returns x W^T + b by oneDNN, (..., out), without a gradient. The weight (out, in) may be from ``onednn_packed``.
+
+    Args:
+        x: (..., in).
+        weight: (out, in).
+        bias: (out,) or None.
+        gelu: whether the exact GELU follows.
+    """
+    assert _linear_pointwise is not None
+    result: Tensor = _linear_pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none")
+    return result
+
+
+def onednn_packed(weight: Tensor) -> Tensor | None:
+    """Returns a copy of a weight (out, in) as oneDNN reads it; None where PyTorch cannot make one."""
+    return None if _reorder is None else _reorder(weight)
+
+
+def gelu_(x: Tensor) -> Tensor:
+    """Applies the exact GELU in place."""
+    return F.gelu(x) if _gelu is None else _gelu(x)
+
+
+def gelu_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    """Returns the gradient of x, given that of GELU(x)."""
+    if _gelu_backward is not None:
+        return _gelu_backward(gradient, x)
+    slope = 0.5 * (1 + (x * 0.5**0.5).erf()) + x * (-0.5 * x * x).exp() * (0.5 / torch.pi) ** 0.5
+    return gradient * slope
+
+
+def softmax_backward(gradient: Tensor, probabilities: Tensor) -> Tensor:
+    """Returns the gradient of the logits, given that of their softmax over the last axis."""
+    if _softmax_backward is not None:
+        return _softmax_backward(gradient, probabilities, -1, probabilities.dtype)
+    return probabilities * (gradient - (gradient * probabilities).sum(-1, keepdim=True))
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+def has_static_value(size: Any) -> bool:
+    """Returns whether a size is a number and not a symbol that stays open, while torch.compile looks at the code."""
+    try:
+        from torch.fx.experimental.symbolic_shapes import has_static_value as has
+    except ImportError:
+        return False
+    return bool(has(size))
