@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from .. import private
@@ -100,7 +101,8 @@ def linear(layer: nn.Linear, x: Tensor, bias: Tensor | None = None, kernel: Kern
         bias: (out,) added by a layer that has no bias of its own.
         kernel: what to compute with.
     """
-    if kernel.attention in (None, "cpu") and cpu.suits(x) and fast_path.may_run(x, layer):
+    fast = kernel.attention in (None, "cpu") and x.device.type == "cpu" and cpu.computed(x) == torch.float32
+    if fast and fast_path.may_run(x, layer):
         return products.linear(x, layer.weight, layer.bias if bias is None else bias, kernel.product)
     y: Tensor = layer(x)
     return y if bias is None else y + bias
@@ -116,7 +118,8 @@ def mlp(layers: nn.Module, y: Tensor, kernel: Kernel = AUTO) -> Tensor:
     """
     part: Any = layers
     drops = layers.training and (part.drop1.p or part.drop2.p)
-    if kernel.attention in (None, "cpu") and not drops and cpu.suits(y) and fast_path.may_run(y, layers):
+    fast = kernel.attention in (None, "cpu") and not drops and cpu.suits(y)
+    if fast and (cpu.trains_in_groups(y) or not torch.is_grad_enabled()) and fast_path.may_run(y, layers):
         fc1, fc2 = part.fc1, part.fc2
         return cpu.mlp(y, fc1.weight, fc1.bias, fc2.weight, fc2.bias, kernel.product)
     result: Tensor = layers(y)

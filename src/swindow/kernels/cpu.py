@@ -31,7 +31,21 @@ ByHead = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 def suits(x: Tensor) -> bool:
     """Returns whether what is here pays for a tensor: on a CPU, in fp32 or float64, without autocast."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    if x.device.type != "cpu":
+        return False
+    dtype = computed(x)
+    return dtype in (torch.float32, torch.float64) or (dtype == torch.bfloat16 and products.choice().bf16)
+
+
+def trains_in_groups(x: Tensor) -> bool:
+    """Returns whether backward works out again what it needs: in full precision. In half, keeping it is faster."""
+    return torch.is_grad_enabled() and computed(x) in (torch.float32, torch.float64)
+
+
+def computed(x: Tensor) -> torch.dtype:
+    """Returns the type in which linear layers compute for a tensor: its own, or that of the autocast."""
+    lowers = torch.is_autocast_enabled("cpu") and x.dtype == torch.float32
+    return torch.get_autocast_dtype("cpu") if lowers else x.dtype
 
 
 def attend(
@@ -49,7 +63,7 @@ def attend(
         q, k, v = _split(qkv(x), heads)
         return *_similar(similarity, q, k), v
 
-    if dropout or not torch.is_grad_enabled() or not (suits(y) and fast_path.may_run(y)):
+    if dropout or not trains_in_groups(y) or not fast_path.may_run(y):
         return attend_by_head(y, by_head, bias, g, dropout)
     order = plan(g, y.device)
     x = _reordered(y.flatten(1, -2), order.gather, order.scatter)  # (B, nW*N, C)
@@ -209,13 +223,16 @@ def mlp(
     Returns:
         (..., out).
     """
-    if torch.is_grad_enabled():
-        trained: Tensor = _Mlp.apply(y, weight1, bias1, weight2, bias2, product)  # type: ignore[no-untyped-call]
-        return trained
-    done = [
-        products.linear(products.linear(block, weight1, bias1, product, gelu=True), weight2, bias2, product)
-        for block in y.flatten(0, -2).split(tokens_in_block(y, weight1))
-    ]
+    dtype = computed(y)
+    with full_precision(y):  # what autocast does to linear layers, once for all blocks
+        y, weight1, bias1, weight2, bias2 = (t.to(dtype) for t in (y, weight1, bias1, weight2, bias2))
+        if trains_in_groups(y):
+            trained: Tensor = _Mlp.apply(y, weight1, bias1, weight2, bias2, product)  # type: ignore[no-untyped-call]
+            return trained
+        done = [
+            products.linear(products.linear(block, weight1, bias1, product, gelu=True), weight2, bias2, product)
+            for block in y.flatten(0, -2).split(tokens_in_block(y, weight1))
+        ]
     return (done[0] if len(done) == 1 else torch.cat(done)).view(*y.shape[:-1], len(weight2))
 
 
@@ -231,34 +248,33 @@ class _Mlp(torch.autograd.Function):
     def forward(
         ctx: Any, y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, product: str | None
     ) -> Tensor:
-        tokens = y.flatten(0, -2)
-        hidden, out = [], []
-        for block in tokens.split(tokens_in_block(y, weight1)):
-            hidden.append(products.linear(block, weight1, bias1, product))
-            out.append(products.linear(F.gelu(hidden[-1]), weight2, bias2, product))
-        ctx.product, ctx.blocks = product, len(hidden)
-        ctx.save_for_backward(*hidden, y, weight1, bias1, weight2, bias2)
-        return (out[0] if len(out) == 1 else torch.cat(out)).view(*y.shape[:-1], len(weight2))
+        hidden = products.linear(y.flatten(0, -2), weight1, bias1, product)  # (tokens, hidden)
+        out = y.new_empty(len(hidden), len(weight2))
+        step = tokens_in_block(y, weight1)
+        for h, o in zip(hidden.split(step), out.split(step)):
+            o.copy_(products.linear(F.gelu(h), weight2, bias2, product))
+        ctx.product = product
+        ctx.save_for_backward(hidden, y, weight1, bias1, weight2, bias2)
+        return out.view(*y.shape[:-1], len(weight2))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, inputs = ctx.saved_tensors[: ctx.blocks], ctx.saved_tensors[ctx.blocks :]
+        hidden, *inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
             return *_differentiably(_plain_mlp, inputs, gradient), None
         y, weight1, _, weight2, _ = inputs
         tokens, d_out = y.flatten(0, -2), gradient.flatten(0, -2)
-        d_tokens, chosen = [], products.choice(ctx.product)
+        d_tokens, chosen = torch.empty_like(tokens), products.choice(ctx.product)
         d_weight1, d_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
         d_bias1 = weight1.new_zeros(len(weight1))
         step = tokens_in_block(tokens, weight1)
-        for block, h, d in zip(tokens.split(step), hidden, d_out.split(step)):
+        for block, h, d, d_block in zip(*(t.split(step) for t in (tokens, hidden, d_out, d_tokens))):
             d_weight2 += products.weight_gradient(d, F.gelu(h), chosen)
             d_h = private.gelu_backward(products.input_gradient(d, weight2, chosen), h)
             d_weight1 += products.weight_gradient(d_h, block, chosen)
             d_bias1 += d_h.sum(0)
-            d_tokens.append(products.input_gradient(d_h, weight1, chosen))
-        d_y = (d_tokens[0] if len(d_tokens) == 1 else torch.cat(d_tokens)).view(y.shape)
-        return d_y, d_weight1, d_bias1, d_weight2, d_out.sum(0), None
+            d_block.copy_(products.input_gradient(d_h, weight1, chosen))
+        return d_tokens.view(y.shape), d_weight1, d_bias1, d_weight2, d_out.sum(0), None
 
 
 def _plain_mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:

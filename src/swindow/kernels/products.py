@@ -33,11 +33,13 @@ class Processor(NamedTuple):
         vendor: as the processor names itself, for instance "AuthenticAMD"; empty: unknown.
         family: the maker's number of its generation; 0: unknown.
         capability: the widest instructions that PyTorch uses, for instance "AVX512".
+        bf16: whether it multiplies bfloat16 (AVX512-BF16 or AMX).
     """
 
     vendor: str
     family: int
     capability: str
+    bf16: bool = False
 
     def __str__(self) -> str:
         return f"{self.vendor or 'unknown'} family {self.family}, {self.capability}"
@@ -66,6 +68,7 @@ class Choice(NamedTuple):
         training: the output and the gradient of the input in training.
         weight_gradient: the gradient of the weight in training.
         gelu: whether GELU is applied inside the product where oneDNN computes it.
+        bf16: whether attention and MLP run in blocks in bfloat16 too, where the processor multiplies it.
     """
 
     plain: Area
@@ -73,6 +76,7 @@ class Choice(NamedTuple):
     training: Area
     weight_gradient: Area
     gelu: bool
+    bf16: bool = False
 
 
 class Row(NamedTuple):
@@ -93,14 +97,14 @@ TABLE = (
         "AuthenticAMD",
         range(26, 100),
         "AVX512",
-        Choice(ALL, ALL, ALL, ALL, gelu=True),
+        Choice(ALL, ALL, ALL, ALL, gelu=True, bf16=True),
         "2 cores of an AMD EPYC whose units are 512 bits wide (Zen 5), 2026-11: oneDNN 500 GFLOP/s, MKL 210",
     ),
     Row(
         "AuthenticAMD",
         range(25, 26),
         "AVX512",
-        Choice(ALL, ALL, ALL, NONE, gelu=False),
+        Choice(ALL, ALL, ALL, NONE, gelu=False, bf16=True),
         "2 cores of an AMD EPYC of family 25 model 17 (Zen 4), 2026-11: oneDNN 205 GFLOP/s, MKL 190, weight gradients "
         "by MKL 1.02 times as fast; GELU inside saves nothing",
     ),
@@ -124,7 +128,8 @@ def processor() -> Processor:
         text = platform.processor()
     vendor = re.search(r"AuthenticAMD|GenuineIntel|HygonGenuine|CentaurHauls", text)
     family = re.search(r"(?:cpu family\s*:|Family)\s*(\d+)", text)
-    return Processor(vendor[0] if vendor else "", int(family[1]) if family else 0, capability)
+    bf16 = capability == "AVX512" and re.search(r"\b(avx512_bf16|amx_bf16)\b", text) is not None
+    return Processor(vendor[0] if vendor else "", int(family[1]) if family else 0, capability, bf16)
 
 
 @functools.cache

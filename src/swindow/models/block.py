@@ -47,7 +47,7 @@ class DropPath(nn.Module):
             return y
         keep = torch.rand(y.shape[0], device=y.device) >= self.rate
         keep = keep.view(-1, *(1,) * (y.ndim - 1))
-        return y * keep.to(y.dtype) / (1 - self.rate)
+        return y * (keep.to(y.dtype) / (1 - self.rate))
 
     def extra_repr(self) -> str:
         """Shows the rate when the model is printed."""
