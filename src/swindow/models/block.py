@@ -12,6 +12,7 @@ from ..windows import SizeRule
 from .attention import WindowAttention
 from .linear import Linear
 from .norms import NORMS, post_norm
+from .recording import recorded
 
 _resolve = cached_by_shape(windows.resolve)
 
@@ -102,8 +103,8 @@ class SwinBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens (B, *grid, C) for tokens of that shape; any grid."""
         g = _resolve(tuple(x.shape[1:-1]), self.window, self.shift, self.rule)
-        x = x + self.drop_path(self.normed(self.norm1, lambda y: self.attn(y, g), x))
-        x = x + self.drop_path(self.normed(self.norm2, self.mlp, x))
+        x = x + self.drop_path(self.normed(self.norm1, lambda y: recorded(self.attn, y, g), x))
+        x = x + self.drop_path(self.normed(self.norm2, lambda y: recorded(self.mlp, y), x))
         return self.norm3(x)
 
     def extra_repr(self) -> str:
