@@ -365,10 +365,10 @@ def test_multiplications_are_those_of_equations_1_and_2(fields):
 
 def test_every_size_is_timed_for_50_ms(monkeypatch):
     ticks = iter(range(10**9))
-    monkeypatch.setattr(cost, "_clock", lambda: next(ticks) / 1024)  # a call takes about 1 ms
+    monkeypatch.setattr(cost, "_clock", lambda: next(ticks) / 64)  # a call takes about 16 ms
     costs = measured_costs(embed_dim=8)
-    assert {round(p.seconds, 6) for p in (*costs.windowed, *costs.whole)} == {round(1 / 1024, 6)}
-    assert next(ticks) == 2 * 52 * 6
+    assert {round(p.seconds, 6) for p in (*costs.windowed, *costs.whole)} == {round(1 / 64, 6)}
+    assert next(ticks) == 2 * 4 * 6
 
 
 @pytest.mark.slow

@@ -152,7 +152,7 @@ def _dress(axes: Axes, name: str) -> None:
     axes.grid(color="#8A8A8A", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
     style.heading(axes, name, style.WIDTH / 3 - 0.7)
 
 
