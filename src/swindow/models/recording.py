@@ -20,7 +20,11 @@ def recorded(part: nn.Module, *inputs: Any) -> Tensor:
     Forward hooks would do the same for one thread. But they belong to the module: other threads' passes call them,
     copies carry them on, and hanging them up disturbs a copy that another thread is just making.
     """
-    result: Tensor = part(*inputs)
+    return record(part, inputs, part(*inputs))
+
+
+def record(part: nn.Module, inputs: tuple[Any, ...], result: Tensor) -> Tensor:
+    """Returns the result of a part, however it was computed, and tells the recorders of this thread or task of it."""
     if not torch.compiler.is_compiling():
         for recorder in _recorders.get():
             recorder(part, inputs, result)
