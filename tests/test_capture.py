@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -84,8 +86,8 @@ def test_attention_maps_are_attention_by_definition(name):
             np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-6)
         if name != "v2" and problem.rule.shrink is None:
             attn = record.module
-            scale = attn.similarity.scale(record.tokens.shape[-1] // attn.num_heads)
-            _, p = definition.attention(record.tokens, attn.project, attn.position_bias.table, scale, problem)
+            scale = attn.similarity.scale()
+            _, p = definition.attention(record.tokens, attn.qkv, attn.position_bias.table, scale, problem)
             np.testing.assert_allclose(found, p[0][..., keys].numpy(), atol=1e-6)
 
 
@@ -96,7 +98,7 @@ def test_attention_maps_give_what_the_kernel_gave(name):
     for record in seen.blocks:
         attn, g = record.module, record.geometry
         maps = torch.from_numpy(token_maps(seen, record)).float()  # (h, T, T)
-        v = attn.qkv(record.tokens).unflatten(-1, (3, attn.num_heads, -1))[0].flatten(0, -4)[:, 2]  # (T, h, d)
+        v = attn.project(record.tokens).unflatten(-1, (3, attn.num_heads, -1))[0].flatten(0, -4)[:, 2]  # (T, h, d)
         ours = torch.einsum("hqk,khd->qhd", maps, v).reshape(record.tokens.shape)
         theirs = kernels.attend(record.tokens, attn.project, attn.position_bias(g.window), g, attn.similarity)
         assert definition.difference(ours, theirs) < 2e-5
@@ -329,16 +331,112 @@ def test_peak_memory_is_what_is_held():
     assert memory.peak == 8000
 
 
+def measured_costs(seconds=0.0, **fields):
+    return explain.measure_cost(SwinConfig(**{"embed_dim": 32, "num_heads": (2, 2, 2, 2), **fields}), seconds)
+
+
 def test_memory_grows_linearly_with_windows_and_with_the_square_without():
-    costs = explain.measure_cost(SwinConfig(embed_dim=32, num_heads=(2, 2, 2, 2)), seconds=0.0)  # the least sizes
+    costs = measured_costs()  # the least sizes
     assert len(costs.windowed) == len(costs.whole) == 3
     assert cost.exponent(costs.windowed[1:], "bytes") == pytest.approx(1, abs=0.1)
     assert cost.exponent(costs.whole[1:], "bytes") == pytest.approx(2, abs=0.15)
-    assert [p.side for p in costs.windowed][:3] == [56, 112, 224]
+    assert [p.side for p in costs.windowed] == [56, 112, 224]
+    assert [c.side for c in costs.counts] == [56, 112, 224, 448, 896]
+
+
+@pytest.mark.parametrize("fields", [{}, {"window_size": 8, "mlp_ratio": 3.0}, {"window_size": 24}, definition.V2])
+def test_multiplications_are_those_of_equations_1_and_2(fields):
+    config = SwinConfig(**{"embed_dim": 32, "num_heads": (2, 2, 2, 2), **fields})
+    c, h, pixels = 32, 2, 16  # of a token
+
+    def by_hand(n, m):
+        """Tokens n, tokens m of a window: equation 2 (equation 1 where one window holds all), the MLP, the bias."""
+        bias = (2 * math.isqrt(m) - 1) ** 2 * (2 * 512 + 512 * h) if config.position_bias == "continuous" else 0
+        return 2 * (4 * n * c**2 + 2 * m * n * c + 2 * int(config.mlp_ratio * c) * n * c + bias)
+
+    counts = explain.measure_cost(config, 0.0).counts
+    assert len(counts) == 5
+    for side, windowed, whole in counts:
+        n = side**2 // pixels
+        assert windowed == by_hand(n, math.prod(config.window_size[0]))
+        assert whole == by_hand(n, n)
+    assert cost.exponent(counts, "windowed") == pytest.approx(1, abs=0.01)
+    assert 1.9 < cost.exponent(counts, "whole") < 2
+
+
+def test_every_size_is_timed_for_50_ms(monkeypatch):
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(cost, "_clock", lambda: next(ticks) / 64)  # a call takes about 16 ms
+    costs = measured_costs(embed_dim=8)
+    assert {round(p.seconds, 6) for p in (*costs.windowed, *costs.whole)} == {round(1 / 64, 6)}
+    assert next(ticks) == 2 * 4 * 6
+
+
+@pytest.mark.slow
+def test_times_beside_a_busy_thread_are_sane_or_not_fitted():
+    """Two threads gave exponents from -1 to 1.5 beside other work."""
+    stop, threads = threading.Event(), torch.get_num_threads()
+
+    def work():
+        x = torch.randn(400, 400)
+        while not stop.is_set():
+            (x @ x).softmax(-1).sum().item()
+
+    torch.set_num_threads(2)
+    busy = threading.Thread(target=work)
+    busy.start()
+    try:
+        found = [points for _ in range(10) for points in measured_costs()[:2]]
+    finally:
+        stop.set()
+        busy.join()
+        torch.set_num_threads(threads)
+    fitted = [
+        [cost.exponent(points, "seconds") for points in some if cost.fits(points)] for some in (found[::2], found[1::2])
+    ]
+    assert any(fitted)
+    assert all(0.6 < p < 1.4 for p in fitted[0]), fitted
+    assert all(0.9 < p < 2.6 for p in fitted[1]), fitted
+
+
+def test_measuring_is_not_noticed_by_others():
+    """Others keep their number of threads, also those that begin meanwhile, their random numbers and their modes."""
+    threads, found = torch.get_num_threads(), set()
+
+    def look(_):
+        with ThreadPoolExecutor(1) as pool:
+            found.add((torch.get_num_threads(), pool.submit(torch.get_num_threads).result()))
+
+    config = SwinConfig(embed_dim=8, num_heads=(2, 2, 2, 2))
+    expected = explain.measure_cost(config, 0.0)
+    torch.set_num_threads(3)
+    try:
+        state = torch.get_rng_state()
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16), torch.device("meta"):
+            costs = explain.measure_cost(config, 0.0, look)
+        look(None)
+    finally:
+        torch.set_num_threads(threads)
+    assert found == {(3, 3)}
+    assert torch.equal(torch.get_rng_state(), state)
+    assert costs.counts == expected.counts
+    assert [p.bytes for p in costs.windowed] == [p.bytes for p in expected.windowed]
+
+
+def test_one_thread_is_timed(monkeypatch):
+    found, pair = set(), cost._pair
+    monkeypatch.setattr(cost, "_pair", lambda *args: found.add(torch.get_num_threads()) or pair(*args))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        measured_costs(embed_dim=8)
+    finally:
+        torch.set_num_threads(threads)
+    assert found == {1}
 
 
 def test_cost_leaves_nothing_behind():
-    explain.measure_cost(SwinConfig(embed_dim=8, num_heads=(1, 1, 1, 1), window_size=24), seconds=0.0)
+    measured_costs(embed_dim=8, num_heads=(1, 1, 1, 1), window_size=24)
     assert [cached.cache_info().currsize for cached in caching._caches] == [0] * len(caching._caches)
     assert caching._caches
 
@@ -348,6 +446,12 @@ def test_fits():
     assert cost.exponent(points, "seconds") == pytest.approx(2)
     assert cost.exponent(points, "bytes") == pytest.approx(1)
     assert cost.coefficient(points, "bytes", 1) == pytest.approx(5)
+    assert cost.fits(points)
+    assert cost.fits(points[:2])
+    assert cost.fits([points[0]._replace(seconds=1.5 * points[0].seconds), *points[1:]])
+    assert not cost.fits([points[0]._replace(seconds=2 * points[0].seconds), *points[1:]])
+    assert not cost.fits([*points[:2], points[2]._replace(seconds=points[1].seconds)])
+    assert cost.fits([cost.Point(4, 1.0, 1), *points])  # the three largest count
 
 
 def test_bad_requests_are_refused():

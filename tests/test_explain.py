@@ -19,7 +19,7 @@ from swindow.checkpoints import describing
 from swindow.config import SwinConfig
 from swindow.errors import ConfigError, InputError, OutputError
 from swindow.explain import geometry, hierarchy, style
-from swindow.explain.cost import Point
+from swindow.explain.cost import Count, Point
 from swindow.explain.findings import Findings
 from swindow.explain.hierarchy import merging_order
 from swindow.models import SwinTransformer
@@ -196,16 +196,36 @@ def test_an_overlay_is_brightest_where_the_map_is_and_grey_where_it_is_nothing()
     assert (explain.overlay(display, 0 * heat) == shown[0, 0]).all()
 
 
+def costs_of(times=(3, 12, 48)):
+    """Costs that grow as pixels (windowed) and as their square, with times in microseconds for the windowed ones."""
+    sides = (56, 112, 224)
+    counts = tuple(Count(side, 1000 * side**2, 10 * side**4) for side in sides)
+    windowed = tuple(Point(side, 1e-6 * t, 4 * side**2) for side, t in zip(sides, times))
+    return explain.Costs(windowed, tuple(Point(side, 1e-9 * side**4, side**4) for side in sides), counts)
+
+
 def test_the_cost_picture_holds_the_measurements():
-    points = [Point(side, 1e-6 * side**2, 4 * side**2) for side in (56, 112)]
-    figure = explain.cost_figure(
-        explain.Costs(tuple(points), tuple(p._replace(bytes=p.side**4) for p in points)), (7, 7)
-    )
-    lines = {line.get_label(): line for line in figure.axes[0].lines}
-    np.testing.assert_allclose(lines["windows of 7x7"].get_ydata(), [3.136, 12.544])
-    np.testing.assert_allclose(lines["proportional to pixels"].get_ydata(), [3.136, 12.544])
-    assert "windows of 7x7: time grows as pixels^1.00, memory as ^1.00" in " ".join(figure.get_supxlabel().split())
-    assert "global: time grows as pixels^1.00, memory as ^2.00" in " ".join(figure.get_supxlabel().split())
+    figure = explain.cost_figure(costs_of(), (7, 7))
+    multiplications, time, memory = ({line.get_label(): line for line in ax.lines} for ax in figure.axes)
+    np.testing.assert_allclose(multiplications["windows of 7x7"].get_ydata(), [0.003136, 0.012544, 0.050176])
+    np.testing.assert_allclose(time["windows of 7x7"].get_ydata(), [0.003, 0.012, 0.048])
+    np.testing.assert_allclose(time["proportional to pixels"].get_ydata(), [0.003, 0.012, 0.048])
+    np.testing.assert_allclose(memory["to pixels squared"].get_ydata(), np.array([56, 112, 224]) ** 4 / 2**20)
+    caption = " ".join(figure.get_supxlabel().split())
+    assert "windows of 7x7: multiplications pixels^1.00, time pixels^1.00, memory pixels^1.00" in caption
+    assert "global: multiplications pixels^2.00, time pixels^2.00, memory pixels^2.00" in caption
+
+
+@pytest.mark.parametrize("times", [(3, 12, 12), (3, 3, 48), (48, 12, 12), (3, 30, 48)])
+def test_times_that_follow_no_power_are_not_fitted(times):
+    figure = explain.cost_figure(costs_of(times), (7, 7))
+    labels = [[line.get_label() for line in ax.lines] for ax in figure.axes]
+    assert [("proportional to pixels" in found, "to pixels squared" in found) for found in labels] == [
+        (True, True), (False, True), (True, True),
+    ]  # fmt: skip
+    caption = " ".join(figure.get_supxlabel().split())
+    assert "windows of 7x7: multiplications pixels^1.00, time not fitted, memory pixels^1.00" in caption
+    assert "global: multiplications pixels^2.00, time pixels^2.00" in caption
 
 
 def test_the_picture_of_log_spaced_coordinates_is_theirs():

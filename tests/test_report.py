@@ -15,6 +15,7 @@ import swindow
 from helpers import definition
 from swindow import explain
 from swindow.explain import panels, report
+from swindow.explain.cost import Count, Point
 from swindow.explain.findings import Findings
 
 SIZES = {"v1": (32, 48), "v2": (31, 27)}
@@ -127,6 +128,31 @@ def test_words_fit_models_that_merge_one_axis_and_maps_that_are_padded():
     found = Findings(model, *pair(64, 128), trained=True)
     assert report._merging(found) == {"step": "1x2", "halved": "columns", "order": "00, 01", "wrong": ""}
     assert report._mask_words(found).startswith("Only windows at the bottom and right, or with padding, need one: in")
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_the_cost_chapter_counts_first_and_says_where_times_fit_no_power(fitted):
+    model = swindow.create("swin_nano", embed_dim=8, depths=(1,), num_heads=(1,), window_size=4).eval()
+    found, sides = Findings(model, *pair(8, 8), trained=True), (56, 112, 224)
+    windowed = [Point(side, 1e-6 * side**2, side**2) for side in sides]
+    if not fitted:
+        windowed[2] = windowed[2]._replace(seconds=windowed[1].seconds)
+    square = tuple(Point(side, 1e-9 * side**4, side**4) for side in sides)
+    counts = tuple(Count(side, 10 * side**2, side**4) for side in sides)
+    found.__dict__["costs"] = explain.Costs(tuple(windowed), square, counts)
+    parser = Elements()
+    parser.feed(explain.page(found, "model", "image", lambda *_: None).split('<section id="cost">')[1])
+    said = " ".join(" ".join(parser.words).split("Made by")[0].split())
+    time = "pixels^1.00" if fitted else "not fitted"
+    parts = [
+        "56 31,360 9,834,496 313.6 112 125,440 157,351,936 1254.4 224 501,760 2,517,630,976 5017.6",
+        "multiplications grow as pixels^1.00 with windows and as pixels^2.00 globally",
+        "on this machine, on one thread",
+        f"windows of 4x4 {time} pixels^1.00 global pixels^2.00 pixels^2.00",
+    ]
+    assert sorted(map(said.index, parts)) == [said.index(part) for part in parts]
+    assert ("Not fitted: one of the three times lies more than 15 % off" in said) != fitted
+    assert ("not fitted" in said) != fitted
 
 
 def test_a_single_class_has_no_probability():

@@ -15,6 +15,7 @@ from ..config import PerAxis
 from ..errors import InputError
 from ..models import SwinBlock, SwinStage, SwinTransformer, WindowAttention
 from ..models.deployed import DeployedTransformer
+from ..models.recording import recording
 from ..windows import Geometry
 
 
@@ -111,7 +112,10 @@ class Capture:
 
 @contextmanager
 def capture(model: SwinTransformer) -> Iterator[Capture]:
-    """Records what a model computes inside the ``with`` block; afterwards the model is as it was.
+    """Records what a model computes inside the ``with`` block; the model is not changed.
+
+    Only passes of the thread (or the asyncio task) that opened the block are recorded. Meanwhile other threads may
+    call, copy, deploy or record the same model; blocks may overlap and end in any order.
 
     Recorded under the names of ``model.named_modules()`` are the results of ``patch_embed``, every block, its ``attn``
     and ``mlp``, every ``merge``, the ``out_norms``, ``norm`` and ``head``: the tensors themselves, with gradients where
@@ -138,36 +142,12 @@ def capture(model: SwinTransformer) -> Iterator[Capture]:
     """
     _check(model)
     seen = Capture(model)
-    named = {module: name for name, module in model.named_modules()}
-    hooks = [model.patch_embed.register_forward_pre_hook(lambda module, args: _start(seen, args[0]))]
-    blocks = [m for m in named if isinstance(m, SwinBlock)]
-    merges = [cast(SwinStage, stage).merge for stage in model.stages]
-    inside = [part for block in blocks for part in (block.attn, block.mlp)]
-    parts = [model.patch_embed, *blocks, *inside, *merges, *model.out_norms.values(), model.norm, model.head]
-    for part in parts:
-        if not isinstance(part, nn.Identity):
-            hooks.append(part.register_forward_hook(_keeper(seen, named[part])))
-    for i, stage in enumerate(model.stages):
-        for j, block in enumerate(cast("list[SwinBlock]", cast(SwinStage, stage).blocks)):
-            hooks.append(block.attn.register_forward_pre_hook(_watcher(seen, i, j)))
+    keeper = _Keeper(seen)
     try:
-        yield seen
+        with recording(keeper):
+            yield seen
     finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@contextmanager
-def evaluating(model: SwinTransformer) -> Iterator[None]:
-    """Puts a model into evaluation mode inside the ``with`` block (dropout would draw random numbers)."""
-    training = [(module, module.training) for module in model.modules()]
-    for module, _ in training:
-        module.training = False  # model.eval() would freeze parameters, too, where the config says so
-    try:
-        yield
-    finally:
-        for module, flag in training:
-            module.training = flag
+        keeper.names.clear()  # should the block have been left in another thread, this one has it still
 
 
 def token_size(model: SwinTransformer, stage: int) -> PerAxis:
@@ -184,26 +164,42 @@ def _check(model: nn.Module) -> None:
         raise InputError(f"capture: got {type(model).__name__}, expected a SwinTransformer{hint}")
 
 
-def _start(seen: Capture, image: Tensor) -> None:
-    seen.image, seen._outputs, seen._blocks = image, {}, {}
+class _Keeper:
+    """Puts what the parts of a model return into a Capture.
 
+    Attributes:
+        names: of the parts that are kept; a copy of the model has others.
+    """
 
-def _keeper(seen: Capture, name: str) -> Any:
-    def keep(module: nn.Module, args: tuple[Any, ...], result: Tensor) -> None:
+    def __init__(self, seen: Capture) -> None:
+        model = seen.model
+        blocks = [module for module in model.modules() if isinstance(module, SwinBlock)]
+        merges = [cast(SwinStage, stage).merge for stage in model.stages]
+        inside = [part for block in blocks for part in (block.attn, block.mlp)]
+        parts = {model.patch_embed, *blocks, *inside, *merges, *model.out_norms.values(), model.norm, model.head}
+        self._seen = seen
+        self.names = {
+            part: name for name, part in model.named_modules() if part in parts and not isinstance(part, nn.Identity)
+        }
+
+    def __call__(self, part: nn.Module, inputs: tuple[Any, ...], result: Tensor) -> None:
+        """Keeps the result of a part, if it is one of the model's."""
+        name, seen = self.names.get(part), self._seen
+        if name is None:
+            return
+        if part is seen.model.patch_embed:
+            seen.image, seen._outputs, seen._blocks = inputs[0], {}, {}
+        if isinstance(part, WindowAttention):
+            record = _block_record(seen.model, name.removesuffix(".attn"), part, *inputs)
+            seen._blocks[record.name] = record
         seen._outputs[name] = result
 
-    return keep
 
-
-def _watcher(seen: Capture, stage: int, number: int) -> Any:
-    name, token = f"stages.{stage}.blocks.{number}", token_size(seen.model, stage)
-
-    def watch(module: nn.Module, args: tuple[Tensor, Geometry]) -> None:
-        y, g = args
-        device = y.device.type
-        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        seen._blocks[name] = BlockRecord(
-            name, stage + 1, number + 1, token, g, y, cast(WindowAttention, module), autocast
-        )
-
-    return watch
+def _block_record(
+    model: SwinTransformer, name: str, module: WindowAttention, tokens: Tensor, geometry: Geometry
+) -> BlockRecord:
+    _, stage, _, number = name.split(".")  # stages.0.blocks.1
+    device = tokens.device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    place = (int(stage) + 1, int(number) + 1, token_size(model, int(stage)))
+    return BlockRecord(name, *place, geometry, tokens, module, autocast)

@@ -18,8 +18,9 @@ from .. import windows
 from ..config import PerAxis
 from ..errors import InputError
 from ..models import SwinBlock, SwinTransformer
+from ..models.twin import evaluation_twin
 from ..windows import Geometry
-from .capturing import Capture, capture, evaluating
+from .capturing import Capture, capture
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -115,8 +116,9 @@ def observe(model: SwinTransformer, image: Tensor) -> Capture:
         )
     weight = next(model.parameters())
     x = image.to(weight.device, weight.dtype if image.is_floating_point() else None)
-    with torch.no_grad(), evaluating(model), capture(model) as seen:
-        model(x[None])
+    twin = evaluation_twin(model)
+    with torch.no_grad(), capture(twin) as seen:
+        twin(x[None])
     return seen
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from ..config import PerAxis, SwinConfig
 from ..errors import InputError
 from ..models import SwinTransformer
+from ..models.twin import evaluation_twin
 from .attention import Floats, token_at
-from .capturing import Capture, capture, evaluating
+from .capturing import Capture, capture
 
 
 def grad_cam(model: SwinTransformer, image: Tensor, target: int | None = None, layer: str | None = None) -> Floats:
@@ -35,7 +36,7 @@ def grad_cam(model: SwinTransformer, image: Tensor, target: int | None = None, l
     """
     check_class(model, target)
     with _tracked(model, image) as (seen, _):
-        logits = model(seen.image)[0]
+        logits = seen.model(seen.image)[0]
         last = f"out_norms.{len(model.stages) - 1}"
         maps = seen[layer or (last if last in seen.names else "norm")]
         if maps.ndim != image.ndim + 1:
@@ -68,7 +69,7 @@ def receptive_field(model: SwinTransformer, image: Tensor, pixel: Sequence[int])
     if next(model.parameters()).dtype == torch.float16:
         model = copy.deepcopy(model).float()  # in fp16 small gradients would become 0
     with _tracked(model, image) as (seen, x):
-        model.features(x)
+        seen.model.features(x)
         tokens = {record.name: token_at(seen, record, pixel) for record in seen.blocks}
         for name, token in {"patch_embed": tokens[seen.blocks[0].name], **tokens}.items():
             y = seen[name][(0, *token)]  # (C,)
@@ -90,14 +91,17 @@ def reshape_transform(tokens: Tensor) -> Tensor:
 
 @contextmanager
 def _tracked(model: SwinTransformer, image: Tensor) -> Iterator[tuple[Capture, Tensor]]:
-    """Records a pass in evaluation mode, with gradients down to the image; yields the record and the image (1, ...)."""
+    """Yields a record for a pass in evaluation mode, with gradients down to the image, and the image (1, ...).
+
+    The record's model is a twin of the one given: that is what to call.
+    """
     if image.ndim != model.config.ndim + 1:
         raise InputError(
             f"got an image of shape {tuple(image.shape)}, expected ({model.config.in_chans} channels, *pixels); "
             "try image[0] of a batch"
         )
     weight = next(model.parameters())
-    with torch.inference_mode(False), torch.enable_grad(), evaluating(model), capture(model) as seen:
+    with torch.inference_mode(False), torch.enable_grad(), capture(evaluation_twin(model)) as seen:
         x = image.detach().to(weight.device, weight.dtype if image.is_floating_point() else None)[None].clone()
         if x.is_floating_point():
             x.requires_grad_()

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import PerAxis
 from ..models import PatchMerging, SwinStage
 from ..models.meta import meta_model
 from . import style
 from .capturing import Capture
+from .cost import Multiplications
 from .geometry import Floats, Ints, first_component
 from .style import Pixels, plural, sizes
 
@@ -173,13 +173,12 @@ def merging_figure(number: int, channels: int, merge: PatchMerging) -> Figure:
 def _macs(seen: Capture) -> list[int]:
     """Multiplications and additions, in pairs, of every stage for one image."""
     empty = meta_model(seen.model.config).eval()  # nothing is computed, and no fast path hides from the counter
-    empty.set_kernel("reference")
-    x, counts = seen["patch_embed"][:1].to("meta"), []
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
+        x, counts = seen["patch_embed"][:1].to("meta"), []
         for stage in empty.stages:
-            with FlopCounterMode(display=False) as counter:
+            with Multiplications() as counter:
                 _, x = stage(x)
-            counts.append(counter.get_total_flops() // 2)
+            counts.append(counter.total)
     return counts
 
 

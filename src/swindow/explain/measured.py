@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from . import style
-from .cost import Costs, Point, coefficient, exponent
+from .cost import Costs, Count, Point, coefficient, exponent, fits
 from .exact import Exactness
 from .geometry import Stage
 
@@ -66,7 +66,10 @@ def exact_figure(found: Exactness, stage: Stage) -> Figure:
 
 
 def cost_figure(costs: Costs, window: Sequence[int]) -> Figure:
-    """Returns a Figure of time and memory of windowed and global attention over image sizes, with their fits.
+    """Returns a Figure of multiplications, time and memory of windowed and global attention over image sizes.
+
+    Each has a line of power 1 (windowed) or 2 (global), but not times that follow no power. The caption has the fitted
+    powers.
 
     Args:
         costs: from ``measure_cost``.
@@ -75,37 +78,63 @@ def cost_figure(costs: Costs, window: Sequence[int]) -> Figure:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    lines = {f"windows of {style.sizes(tuple(window))}": costs.windowed, "global": costs.whole}
-    grows = [
-        f"{name}: time grows as pixels^{exponent(points, 'seconds'):.2f}, memory as ^{exponent(points, 'bytes'):.2f}"
-        for name, points in lines.items()
-        if len(points) > 1
-    ]
-    title = "Cost: windowed attention grows with the image, global attention with its square"
+    names = {"windowed": f"windows of {style.sizes(tuple(window))}", "whole": "global"}
+    grows = []
+    for kind, name in names.items():
+        multiplications, time, memory = growth(costs, kind)
+        grows.append(f"{name}: multiplications {multiplications}, time {time}, memory {memory}")
+    title = "Cost: multiplications grow with the image in windows, with its square globally"
     caption = (
-        f"Two blocks of the first stage, measured on this machine, one image. {'; '.join(grows)}. "
-        "Dashed: proportional to the pixels; dotted: to their square. Fitted to the three largest sizes; small ones "
-        "have fixed costs."
+        "Two blocks of the first stage, one image. Multiplications and memory are counted; time is measured on this "
+        f"machine, on one thread. Growth, {'; '.join(grows)}. Dashed: proportional to the pixels; dotted: to their "
+        "square. Fitted to the three largest sizes, as small ones have fixed costs."
     )
-    alt = "Two plots with logarithmic axes: global attention's line is twice as steep as windowed attention's."
-    figure = style.new_figure(6.4, title, "swindow.explain.measure_cost", caption, alt)
-    for ax, what, name, factor in zip(figure.subplots(1, 2), ("seconds", "bytes"), _UNITS, (1e3, 2**-20)):
-        for (label, points), colour, power in zip(lines.items(), (_WINDOWED, _GLOBAL), (1, 2)):
-            _line(ax, points, what, factor, label, colour, power)
+    alt = "Three plots with logarithmic axes: global attention's line is twice as steep as windowed attention's."
+    figure = style.new_figure(5.6, title, "swindow.explain.measure_cost", caption, alt)
+    for ax, (what, (name, factor)) in zip(figure.subplots(1, 3), _UNITS.items()):
+        for (kind, label), colour, power in zip(names.items(), (_WINDOWED, _GLOBAL), (1, 2)):
+            points = costs.counts if what == "multiplications" else getattr(costs, kind)
+            _line(ax, points, kind if what == "multiplications" else what, factor, label, colour, power)
         _dress(ax, name)
     return figure
 
 
-_UNITS = ("time (ms)", "memory of tensors (MiB)")
+def growth(costs: Costs, kind: str) -> tuple[str, str, str]:
+    """Returns how multiplications, time and memory grow: ``"pixels^1.02"``, or ``"not fitted"``.
+
+    Args:
+        costs: from ``measure_cost``.
+        kind: ``"windowed"`` or ``"whole"``.
+    """
+    points = getattr(costs, kind)
+    multiplications, memory = exponent(costs.counts, kind), exponent(points, "bytes")
+    time = f"pixels^{exponent(points, 'seconds'):.2f}" if fits(points) else "not fitted"
+    return f"pixels^{multiplications:.2f}", time, f"pixels^{memory:.2f}"
 
 
-def _line(axes: Axes, points: Sequence[Point], what: str, factor: float, label: str, colour: str, power: int) -> None:
-    """Measured points and the fit a * pixels^power."""
+_UNITS = {  # what is drawn: its name, and the factor to its unit
+    "multiplications": ("multiplications (billions)", 1e-9),
+    "seconds": ("time (ms)", 1e3),
+    "bytes": ("memory of tensors (MiB)", 2**-20),
+}
+
+
+def _line(
+    axes: Axes,
+    points: Sequence[Point] | Sequence[Count],
+    what: str,
+    factor: float,
+    label: str,
+    colour: str,
+    power: int,
+) -> None:
+    """Costs, and a * pixels^power through them unless they are times that follow no power."""
     sides = np.array([p.side for p in points], dtype=float)
     marker = "o" if power == 1 else "s"
     axes.plot(sides, [factor * getattr(p, what) for p in points], marker, color=colour, label=label)
-    fit = factor * coefficient(points, what, power) * sides ** (2 * power)
-    axes.plot(sides, fit, "--" if power == 1 else ":", color=colour, linewidth=1.5, label=_FITS[power])
+    if what != "seconds" or fits(cast("Sequence[Point]", points)):
+        fit = factor * coefficient(points, what, power) * sides ** (2 * power)
+        axes.plot(sides, fit, "--" if power == 1 else ":", color=colour, linewidth=1.5, label=_FITS[power])
 
 
 _FITS = {1: "proportional to pixels", 2: "to pixels squared"}
@@ -123,8 +152,8 @@ def _dress(axes: Axes, name: str) -> None:
     axes.grid(color="#8A8A8A", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
-    axes.legend(frameon=False, fontsize=10, loc="upper left")
-    style.heading(axes, name, style.WIDTH / 2 - 0.7)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    style.heading(axes, name, style.WIDTH / 3 - 0.7)
 
 
 def _scale(figure: Figure, shown: object, axes: Axes) -> Axes:

@@ -11,11 +11,12 @@ from markupsafe import Markup
 
 from ..errors import ConfigError
 from .bias import SMALL
-from .cost import exponent
+from .cost import FAR
 from .findings import Findings
 from .geometry import kinds
 from .hierarchy import merging_names, merging_order
 from .live import live_data
+from .measured import growth
 from .panels import jpeg, svg_panels
 from .style import plural, sizes
 
@@ -123,12 +124,10 @@ def _words(found: Findings) -> dict[str, Any]:
         },
         "continuous": found.continuous,
         "closed": found.closed,
-        "cost": {
-            "windowed_time": f"{exponent(costs.windowed, 'seconds'):.2f}",
-            "whole_time": f"{exponent(costs.whole, 'seconds'):.2f}",
-            "windowed_memory": f"{exponent(costs.windowed, 'bytes'):.2f}",
-            "whole_memory": f"{exponent(costs.whole, 'bytes'):.2f}",
-        },
+        "first_window": sizes(found.model.config.window_size[0]),
+        "counts": costs.counts,
+        "growth": [growth(costs, "windowed"), growth(costs, "whole")],
+        "far": f"{100 * FAR:.0f}",
     }
 
 

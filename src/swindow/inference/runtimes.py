@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..models import SwinTransformer
 from ..models.deployed import DeployedTransformer
+from ..models.twin import evaluation_twin
 
 RUNTIMES = ("eager", "deploy")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -80,7 +81,7 @@ def model_runtime(
         if wanted != (weight.device, weight.dtype):
             raise ConfigError("a deployed model cannot be moved or converted; give the model that it was made from")
         return ModelRuntime(model)
-    twin = _twin(model)
+    twin = evaluation_twin(model)
     if wanted != (weight.device, weight.dtype):
         twin = copy.deepcopy(twin).to(*wanted)
     return ModelRuntime(twin.deploy() if runtime == "deploy" else twin)
@@ -98,16 +99,3 @@ def _wanted(model: nn.Module, device: torch.device | None, precision: str | None
         raise ConfigError(f"precision: got {precision!r}, expected one of {', '.join(PRECISIONS)}")
     weight = next(model.parameters())
     return device or weight.device, weight.dtype if precision is None else PRECISIONS[precision]
-
-
-def _twin(model: SwinTransformer) -> SwinTransformer:
-    """A copy of the modules in evaluation mode, with the same parameters, buffers and hooks.
-
-    Frozen modules aside, ``eval()`` only sets a flag of each module, so that the twin computes what the model does.
-    """
-    shared: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    for module in model.modules():  # tensors that are neither: those of pruning, or that a hook keeps
-        shared |= {id(value): value for value in vars(module).values() if isinstance(value, Tensor)}
-        shared |= {id(value): value for name, value in vars(module).items() if name.endswith("_hooks")}
-    shared |= {id(value): value for value in (model.config, model.card, model.load_report)}
-    return copy.deepcopy(model, shared).eval()

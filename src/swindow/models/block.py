@@ -12,6 +12,7 @@ from ..windows import SizeRule
 from .attention import WindowAttention
 from .init import linear
 from .norms import NORMS, post_norm
+from .recording import record, recorded
 
 _resolve = cached_by_shape(windows.resolve)
 
@@ -90,9 +91,12 @@ class SwinBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens (B, *grid, C) for tokens of that shape; any grid."""
         g = _resolve(tuple(x.shape[1:-1]), self.window, self.shift, self.rule)
-        x = x + self.drop_path(self.normed(self.norm1, lambda y: self.attn(y, g), x))
-        x = x + self.drop_path(self.normed(self.norm2, lambda y: kernels.mlp(self.mlp, y, self.kernel), x))
+        x = x + self.drop_path(self.normed(self.norm1, lambda y: recorded(self.attn, y, g), x))
+        x = x + self.drop_path(self.normed(self.norm2, self._mlp, x))
         return self.norm3(x)
+
+    def _mlp(self, y: Tensor) -> Tensor:
+        return record(self.mlp, (y,), kernels.mlp(self.mlp, y, self.kernel))
 
     def extra_repr(self) -> str:
         """Shows window and shift when the model is printed."""

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from ..config import SwinConfig
 from .block import SwinBlock
 from .patches import PatchMerging
+from .recording import recorded
 
 
 class SwinStage(nn.Module):
@@ -36,5 +37,5 @@ class SwinStage(nn.Module):
         """Returns the stage's map (B, *grid, C), and what goes on to the next: merged (B, *grid/2, 2C)."""
         forget = self.grad_checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if forget else block(x)
-        return x, self.merge(x)
+            x = checkpoint(recorded, block, x, use_reentrant=False) if forget else recorded(block, x)
+        return x, recorded(self.merge, x)

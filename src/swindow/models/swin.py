@@ -19,6 +19,7 @@ from .block import SwinBlock
 from .deployed import DeployedTransformer
 from .init import linear, reset_linear
 from .patches import PatchEmbed, PatchMerging, PixelDecoder
+from .recording import recorded
 from .stage import SwinStage
 
 
@@ -89,7 +90,7 @@ class SwinTransformer(nn.Module):
         Raises:
             InputError: the input has the wrong number of axes or channels, or is empty.
         """
-        return self.head(self.features(x))
+        return recorded(self.head, self.features(x))
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns the pooled features (B, D): the last stage's tokens, normalised and averaged over the grid.
@@ -122,7 +123,7 @@ class SwinTransformer(nn.Module):
         """
         maps = enumerate(itertools.islice(self._maps(x, mask), self.config.out_stages[-1] + 1))
         chosen = ((str(i), y) for i, y in maps if i in self.config.out_stages)
-        return [(self.out_norms[i](y) if i in self.out_norms else y).movedim(-1, 1) for i, y in chosen]
+        return [(recorded(self.out_norms[i], y) if i in self.out_norms else y).movedim(-1, 1) for i, y in chosen]
 
     def train(self, mode: bool = True) -> SwinTransformer:
         """Sets training or evaluation mode; what is frozen stays in evaluation mode and gets no gradient."""
@@ -189,7 +190,7 @@ class SwinTransformer(nn.Module):
         """The last stage's tokens, normalised: (B, *grid, D)."""
         *_, x = self._maps(x, mask)
         last = str(self.config.num_stages - 1)
-        return self.out_norms[last](x) if last in self.out_norms else self.norm(x)
+        return recorded(self.out_norms[last], x) if last in self.out_norms else recorded(self.norm, x)
 
     def _hide(self, x: Tensor, mask: Tensor) -> Tensor:
         """Tokens (B, *grid, C) with the mask token where ``mask`` (B, *grid) is 1."""
@@ -212,7 +213,7 @@ class SwinTransformer(nn.Module):
 
     def _maps(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
         """The hierarchy: yields the map (B, *grid_i, C_i) of every stage."""
-        x = self.patch_embed(x)
+        x = recorded(self.patch_embed, x)
         x = x if mask is None else self._hide(x, mask)
         x = self.pos_drop(self.position_embed(x))
         for stage in self.stages:

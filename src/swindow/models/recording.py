@@ -1,0 +1,44 @@
+"""Telling who looks inside a model what its parts return, without changing it: see ``swindow.explain.capture``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Recorder = Callable[[nn.Module, tuple[Any, ...], Tensor], None]  # called with a part, its inputs and its result
+_recorders: ContextVar[tuple[Recorder, ...]] = ContextVar("swindow_recorders", default=())
+
+
+def recorded(part: nn.Module, *inputs: Any) -> Tensor:
+    """Returns ``part(*inputs)``, and tells the recorders of this thread or task of it.
+
+    Forward hooks would do the same for one thread. But they belong to the module: other threads' passes call them,
+    copies carry them on, and hanging them up disturbs a copy that another thread is just making.
+    """
+    return record(part, inputs, part(*inputs))
+
+
+def record(part: nn.Module, inputs: tuple[Any, ...], result: Tensor) -> Tensor:
+    """Returns the result of a part, however it was computed, and tells the recorders of this thread or task of it."""
+    if not torch.compiler.is_compiling():
+        for recorder in _recorders.get():
+            recorder(part, inputs, result)
+    return result
+
+
+@contextmanager
+def recording(recorder: Recorder) -> Iterator[None]:
+    """Has a recorder told of what the models return that are called in this thread or task inside the ``with`` block.
+
+    Blocks may overlap and end in any order.
+    """
+    _recorders.set((*_recorders.get(), recorder))
+    try:
+        yield
+    finally:
+        _recorders.set(tuple(other for other in _recorders.get() if other is not recorder))
