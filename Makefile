@@ -24,8 +24,9 @@ docs: .venv/installed-dev        ## the tutorial, English and Chinese: draws its
 	$(BIN)/mkdocs build --quiet --strict -f docs/site/mkdocs.yml
 	$(BIN)/mkdocs build --quiet --strict -f docs/site/zh.yml
 
-bench: .venv/installed-dev       ## how cost grows with the image, and speed beside others; results go to benchmarks/results/
+bench: .venv/installed-dev       ## how cost grows, and speed and memory beside others; results go to benchmarks/results/
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/resolution.py
 	$(BIN)/python benchmarks/speed.py
 

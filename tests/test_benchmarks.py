@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,22 @@ def test_a_fresh_process_measures_known_time_and_memory(modules):
     assert 0.05 <= min(record["rounds_seconds"]) < 0.5
     assert 1 <= len(record["rounds_seconds"]) <= 3
     assert record["error"] == 0
+
+
+def test_memory_that_was_freed_before_does_not_hide_what_a_call_takes(modules, tmp_path, monkeypatch):
+    case = """
+import cases, torch
+
+def after_much(kibibytes):
+    blocks = [torch.ones(kibibytes * 2**8) for _ in range(200)]
+    held = blocks[1::2]  # so that the freed blocks between them stay in the heap
+    del blocks
+    return cases.Built(lambda: (held, [torch.ones(kibibytes * 2**8) for _ in range(100)]), None)
+"""
+    (tmp_path / "freed.py").write_text(case)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    record = modules[0].run("freed:after_much", {"kibibytes": 100}, most_rounds=2)
+    assert record["returned"]["peak_bytes"] / 2**20 == pytest.approx(100 * 100 / 1024, abs=3)
 
 
 def test_memory_is_only_measured_where_asked(modules):
@@ -211,3 +228,223 @@ def test_the_page_on_loading_is_that_of_its_numbers(modules):
 
     results = BENCHMARKS / "results"
     assert loading.page(json.loads((results / "loading.json").read_text())) == (results / "loading.md").read_text()
+
+
+@pytest.fixture
+def growth(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import growth
+
+    return growth
+
+
+ABOUT = {
+    "command": "c",
+    "date": "d",
+    "commit": "e",
+    "load_average_before": 0.1,
+    "versions": {"swindow": "1", "torch": "2", "python": "3", "timm": "4"},
+    "hardware": {"cpu": "f", "instructions": "g", "cores": 1, "threads": 1, "memory_gib": 2, "system": "h"},
+}
+
+
+def _measured(seconds: list[float], peak: float, **arguments: Any) -> list[dict[str, Any]]:
+    """The records of a case: one per pass; memory is from the first."""
+    return [
+        {"arguments": arguments, "rounds_seconds": [s], "returned": None if i else {"peak_bytes": peak}, "error": None}
+        for i, s in enumerate(seconds)
+    ]
+
+
+def _page(growth: ModuleType, part: str, cases: dict[str, Any]) -> list[str]:
+    return growth.growth_report.page({part: ABOUT | {"cases": cases}}).splitlines()
+
+
+def test_growth_with_the_batch_is_given_per_image_and_fitted(growth):
+    cases = {f"swindow, {n}": _measured([0.1 * n, 0.3 * n, 0.2 * n], 2**20 * 10 * n**0.5, batch=n) for n in (1, 4, 16)}
+    cases |= {f"timm, {n}": _measured([0.1 * n**2], 2**20 * n) for n in (1, 4)}
+    cases["timm, 16"] = [{"arguments": {}, "failed": "RuntimeError: out of memory"}]
+    page = _page(growth, "batch", cases)
+    for line in (
+        "| | swindow | timm |",
+        "| 4 | 200.0 (100.0 to 300.0) | 400.0 (400.0 to 400.0) |",
+        "| 16 | 200.0 (100.0 to 300.0) | not run |",
+        "| 4 | 5.0 | 1.0 |",
+        "| swindow | 1.00 | 0.50 |",
+        "| timm | 2.00 | 1.00 |",
+        "- timm, 16: not run: RuntimeError: out of memory",
+        "- compared with: timm 4",
+    ):
+        assert line in page, "\n".join(page)
+
+
+def test_growth_with_the_window_is_set_against_the_terms_of_the_paper(growth):
+    array = 4 * 3 * 56**2  # bytes per M^2
+    cases = {f"swindow, {m}": _measured([0.5 + 0.01 * m**2], 2**20, side=56) for m in (7, 14, 28)}
+    cases |= {f"timm, {m}": _measured([0.1 + 0.01 * m**2], 2**20 + 3 * array * m**2, side=56) for m in (7, 14, 28)}
+    page = _page(growth, "window", cases)
+    for line in (
+        f"| 14 | {2.46 / 0.99:.2f} | {2.06 / 0.59:.2f} | {(12 * 96 + 2 * 196) / (12 * 96 + 2 * 49):.2f} |",
+        f"| 14 | 1 | {1 + 3 * array * 196 / 2**20:.0f} | {array * 196 / 2**20:.0f} |",
+        "| swindow | 500 | 10.000 | 0.51 | 0% | 1 | 0.00 |",
+        "| timm | 100 | 10.000 | 0.17 | 0% | 1 | 3.00 |",
+    ):
+        assert line in page, "\n".join(page)
+
+
+def test_a_large_image_and_many_sizes_name_who_could_not(growth):
+    def record(seconds, logits):
+        return {"arguments": {"side": 4096}, "seconds": seconds, "peak": 2**30, "total": 2**31, "logits": logits}
+
+    cases = {
+        "swindow": [record(50.0, [1.0, -2.0]), record(54.0, [1.0, -2.0])],
+        "timm": [record(60.0, [1.0, -1.9])],
+        "torchvision": [{"arguments": {"side": 4096}, "failed": "ValueError: too large"}],
+    }
+    page = _page(growth, "large", cases)
+    assert "| swindow | 52.0 (50.0 to 54.0) | 1024 (1024 to 1024) | 2048 (2048 to 2048) | 0e+00 |" in page
+    assert "| timm | 60.0 (60.0 to 60.0) | 1024 (1024 to 1024) | 2048 (2048 to 2048) | 5e-02 |" in page
+    assert "- torchvision: not run: ValueError: too large" in page
+
+    resident = [2**20 * v for v in (100, 150, 170, 175, 177)]
+    run = {"arguments": {"count": 1000, "every": 250}, "resident": resident, "trimmed": 2**20 * 120, "seconds": 9.0}
+    page = _page(growth, "sizes", {"swindow": [run]})
+    assert "## 1,000 image sizes in one process" in page
+    assert "| swindow | 100 | 150 | 170 | 175 | 177 | +7 | 120 | 9 |" in page
+
+
+def test_every_case_runs_once_per_pass_and_there_are_as_many_as_promised(growth):
+    for part in growth.growth_report.PARTS:
+        sweep = growth.cases_of(part)
+        assert len({case.name for case in sweep}) == len(sweep)
+        assert {"swindow"} <= {case.library for case in sweep}
+    assert [(case, i) for case, i in growth.turns("ab", 3)] == [
+        *zip("ab", (0, 0)),
+        *zip("ba", (1, 1)),
+        *zip("ab", (2, 2)),
+    ]
+    assert {1, 64} <= set(growth.BATCHES)
+    assert {7, 32} <= set(growth.WINDOWS)
+    assert all(growth.MAP % m == 0 for m in growth.WINDOWS)
+    assert growth.LARGE == 4096
+    assert len(set(growth.grids(growth.SIZES))) == growth.SIZES == 1000
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_the_blocks_of_others_give_what_ours_give(growth, library):
+    if not growth.is_installed(library):
+        pytest.skip(f"{library} is not installed")
+    run, expected = growth.pair(library, 8, 24)
+    assert growth.measure._error(run, expected) <= growth.measure.TOLERANCE
+
+
+def test_only_others_may_fail_and_the_reason_is_kept(growth, monkeypatch):
+    stderr = "Traceback (most recent call last):\n  File x\nValueError: size 4096 is too large\nframe #0: somewhere"
+    failed = subprocess.CompletedProcess([], 1, "", stderr)
+    monkeypatch.setattr(growth.subprocess, "run", lambda *_, **__: failed)
+    for function, part in (("large", "large"), ("whole", "batch")):
+        arguments = {"library": "timm", "side": 4096}
+        found = growth.record(part, growth.Case("timm", function, arguments), True)
+        assert found == {"arguments": arguments, "failed": "ValueError: size 4096 is too large"}
+        with pytest.raises(RuntimeError, match="too large"):
+            growth.record(part, growth.Case("swindow", function, {"library": "swindow", "side": 4096}), True)
+    monkeypatch.setattr(failed, "returncode", -9)
+    monkeypatch.setattr(failed, "stderr", "")
+    for function, part in (("large", "large"), ("whole", "batch")):
+        found = growth.record(part, growth.Case("timm", function, {"library": "timm"}), True)
+        assert "killed by the system, most likely for want of memory" in found["failed"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/meminfo")
+def test_a_process_that_wants_more_memory_than_there_is_fails_by_itself():
+    code = "import growth, torch; growth.limit_memory(); torch.empty(10**14)"
+    command = [sys.executable, "-c", code.replace("torch.empty", "print('limited'); torch.empty")]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert done.stdout == "limited\n"
+    assert "allocate memory" in done.stderr
+    code = "import growth, resource; growth.limit_memory(2**60)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert "bytes of available memory, expected more than" in done.stderr
+
+
+def test_a_part_goes_on_where_it_stopped_unless_the_code_changed(growth, tmp_path, monkeypatch):
+    ran, commit = [], {"commit": "a"}
+    about = {"command": growth.COMMAND, "date": "d", "load_average_before": 0.0}
+    sweep = [growth.Case(f"{name}, 1", "whole", {"library": name}) for name in ("swindow", "timm")]
+    monkeypatch.setattr(growth, "cases_of", lambda part, quick: sweep)
+    monkeypatch.setattr(growth.measure, "provenance", lambda command: about | commit)
+
+    def record(part, case, first, quick):
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append((case.library, first))
+        return _measured([1.0], 1.0)[0] | {"arguments": case.arguments}
+
+    monkeypatch.setattr(growth, "record", record)
+    with pytest.raises(KeyboardInterrupt):
+        growth.main(("batch",), passes=2, out=tmp_path)
+    assert ran == [("swindow", True), ("timm", True)]
+    monkeypatch.setattr(growth, "record", lambda *a: ran.append((a[1].library, a[2])) or _measured([1.0], 1.0)[0])
+    growth.main(("batch",), passes=2, out=tmp_path)
+    assert ran[2:] == [("timm", False), ("swindow", False)]
+    for change, fresh in (({"commit": "b"}, False), ({}, True)):
+        del ran[:]
+        commit.update(change)
+        growth.main(("batch",), passes=1, out=tmp_path, fresh=fresh)
+        assert ran == [("swindow", True), ("timm", True)]
+    assert "| 1 | 1000.0 (1000.0 to 1000.0) |" in (tmp_path / "growth.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_quick_run_of_growth_writes_everything(growth, tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "growth.py"), "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result, page = json.loads((tmp_path / "growth.json").read_text()), (tmp_path / "growth.md").read_text()
+    assert tuple(result) == growth.growth_report.PARTS
+    assert set(result["batch"]["cases"]) >= {"swindow, 1", "swindow, 2"}
+    for found in result.values():
+        assert found["commit"] in page
+        assert found["versions"]["torch"] in page
+    for records in (result["batch"]["cases"] | result["window"]["cases"]).values():
+        assert records[0]["error"] <= 2e-5
+    assert len(result["sizes"]["cases"]["swindow"][0]["resident"]) == 3
+    assert "not run" not in page
+    assert str(tmp_path) not in page
+
+
+SIZES_IN_ONE_PROCESS = """
+import json, sys
+import torch
+import growth, swindow
+from swindow import caching
+
+torch.set_num_threads(1)
+model = swindow.create("swin_nano", patch_size=4).eval()
+model = model.deploy() if sys.argv[1] == "deploy" else model
+call, resident = growth.caller(model, sys.argv[1] == "train"), []
+for height, width in [(64, 64)] * 2 + growth.grids(300):
+    call(torch.randn(1, 3, 4 * height, 4 * width))
+    growth.measure._trim()
+    resident.append(growth.resident_bytes())
+entries = [cache.cache_info().currsize for cache in caching._caches]
+print(json.dumps({"resident": resident, "entries": entries}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory from /proc")
+@pytest.mark.parametrize("way", ["eval", "deploy", "train"])
+def test_memory_stays_bounded_over_hundreds_of_sizes(way):
+    """In a process of its own: caches fill within the first hundred sizes; after that little is added.
+
+    oneDNN keeps primitives by shape; so many are allowed here that its cache is full early too.
+    """
+    command = [sys.executable, "-c", SIZES_IN_ONE_PROCESS, way]
+    environment = os.environ | {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+    done = subprocess.run(command, cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert max(found["entries"]) == 64
+    early, late = max(found["resident"][90:110]), max(found["resident"][-20:])
+    assert (late - early) / 2**20 < 12  # without a bound of the caches it is 23 to 37
