@@ -1,4 +1,4 @@
-"""The figure of the paper as a list of files: patches, position_bias, attention, block, stage, swin."""
+"""The figure of the paper in files: patches, position_bias, attention, block, stage, swin; simmim around it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .attention import WindowAttention
 from .block import DropPath, Mlp, SwinBlock
 from .patches import PatchEmbed, PatchMerging
 from .position_bias import RelativePositionBias
+from .simmim import SimMIM, SwinModel, build, require_swin
 from .stage import SwinStage
 from .swin import SwinTransformer
 
@@ -18,16 +19,22 @@ __all__ = [
     "PatchEmbed",
     "PatchMerging",
     "RelativePositionBias",
+    "SimMIM",
     "SwinBlock",
+    "SwinModel",
     "SwinStage",
     "SwinTransformer",
     "WindowAttention",
+    "build",
     "create",
+    "require_swin",
 ]
 
 
-def create(variant: str, **fields: Any) -> SwinTransformer:
+def create(variant: str, **fields: Any) -> SwinTransformer | Any:
     """Returns an untrained model of a named variant, initialised as published, in training mode.
+
+    It is a SwinTransformer; a SimMIM where ``decoder_stride`` is above 0.
 
     Args:
         variant: a name from ``swindow.list_variants()``.
@@ -40,4 +47,4 @@ def create(variant: str, **fields: Any) -> SwinTransformer:
         >>> sum(p.numel() for p in create("swin_tiny").parameters())
         28288354
     """
-    return SwinTransformer(variant_config(variant, **fields))
+    return build(variant_config(variant, **fields))

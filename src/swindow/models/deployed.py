@@ -53,22 +53,22 @@ class DeployedTransformer(SwinTransformer):
             return super().forward(x)
 
     @torch.no_grad()
-    def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """As of the model."""
         with full_precision(x):
-            return super().features(x, mask)
+            return super().features(x)
 
     @torch.no_grad()
-    def pyramid(self, x: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+    def encode(self, tokens: Tensor) -> Tensor:
         """As of the model."""
-        with full_precision(x):
-            return super().pyramid(x, mask)
+        with full_precision(tokens):
+            return super().encode(tokens)
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
+    def pyramid(self, x: Tensor) -> list[Tensor]:
         """As of the model."""
         with full_precision(x):
-            return super().reconstruct(x, mask)
+            return super().pyramid(x)
 
     def deploy(self) -> SwinTransformer:
         """Returns itself."""

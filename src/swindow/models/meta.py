@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..config import SwinConfig
+from .simmim import build
 from .swin import SwinTransformer
 
 _DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
@@ -31,7 +32,7 @@ class SkipInit(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def meta_model(config: SwinConfig) -> SwinTransformer:
-    """Returns a model on the meta device: its sizes are real, its tensors hold nothing and take no memory."""
+def meta_model(config: SwinConfig) -> SwinTransformer | Any:
+    """Returns a model (see ``build``) on the meta device: its tensors have sizes, but no values, and take no memory."""
     with torch.device("meta"), SkipInit():
-        return SwinTransformer(config)
+        return build(config)
