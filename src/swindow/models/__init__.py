@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from ..variants import variant_config
@@ -9,6 +10,7 @@ from .attention import WindowAttention
 from .block import DropPath, Mlp, SwinBlock
 from .patches import PatchEmbed, PatchMerging
 from .position_bias import RelativePositionBias
+from .seeded import SeededInit
 from .simmim import SimMIM, SwinModel, build, require_swin
 from .stage import SwinStage
 from .swin import SwinTransformer
@@ -31,13 +33,16 @@ __all__ = [
 ]
 
 
-def create(variant: str, **fields: Any) -> SwinTransformer | Any:
+def create(variant: str, *, seed: int | None = None, **fields: Any) -> SwinTransformer | Any:
     """Returns an untrained model of a named variant, initialised as published, in training mode.
 
     It is a SwinTransformer; a SimMIM where ``decoder_stride`` is above 0.
 
     Args:
         variant: a name from ``swindow.list_variants()``.
+        seed: of the random weights, from 0 to 2**63 - 1. They are drawn from a generator of their own: PyTorch's global
+            one keeps its state, and the same seed gives the same weights, also in several threads at once. None: from
+            the global generator.
         **fields: any field of SwinConfig, for instance ``num_classes=10``, ``in_chans=1`` or ``window_size=8``.
 
     Raises:
@@ -47,4 +52,6 @@ def create(variant: str, **fields: Any) -> SwinTransformer | Any:
         >>> sum(p.numel() for p in create("swin_tiny").parameters())
         28288354
     """
-    return build(variant_config(variant, **fields))
+    config = variant_config(variant, **fields)
+    with nullcontext() if seed is None else SeededInit(seed):
+        return build(config)

@@ -13,7 +13,7 @@ from ..config import SwinConfig
 from .simmim import build
 from .swin import SwinTransformer
 
-_DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
+DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
 
 
 class SkipInit(TorchFunctionMode):
@@ -27,7 +27,7 @@ class SkipInit(TorchFunctionMode):
     ) -> Any:
         """Runs everything but what draws."""
         kwargs = kwargs or {}
-        if func in _DRAWS:
+        if func in DRAWS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 
