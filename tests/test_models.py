@@ -1,6 +1,8 @@
+import concurrent.futures
 import itertools
 import math
 import re
+import threading
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from helpers.definition import V2, Problem, attends, difference, places, randomise, table_row
 from helpers.kernels import KERNELS, using
-from swindow import SwinConfig, create, list_variants
+from swindow import SwinConfig, create, list_variants, models
 from swindow.errors import ConfigError, InputError
 from swindow.models import (
     DropPath,
@@ -307,15 +309,13 @@ def test_training_works_after_inference_mode(kernel, window):
     assert x.grad is not None
 
 
-@pytest.mark.parametrize("fields", [{}, V2, {"mask_token": True, "absolute_position_size": (4, 4)}], ids=str)
+@pytest.mark.parametrize("fields", [{}, V2, {"decoder_stride": 4, "absolute_position_size": (4, 4)}], ids=str)
 def test_a_meta_model_has_every_size_and_draws_nothing(fields):
     config = SwinConfig(**SMALL, **fields)
     before = torch.get_rng_state()
     found = meta_model(config).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
-    assert {k: v.shape for k, v in found.items()} == {
-        k: v.shape for k, v in SwinTransformer(config).state_dict().items()
-    }
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in models.build(config).state_dict().items()}
     assert all(v.is_meta for v in found.values())
 
 
@@ -633,3 +633,62 @@ def test_create_takes_fields_and_names_the_nearest_variant():
     assert model(torch.randn(1, 1, 32, 32)).shape == (1, 4)
     with pytest.raises(ConfigError, match="did you mean 'swin_nano'"):
         create("swin_nanno")
+
+
+# --- seeds ------------------------------------------------------------------------------------------------------------
+
+KINDS = [
+    {},
+    {**V2},
+    {"absolute_position_size": (4, 4), "num_classes": 0, "out_norms": True},
+    {"decoder_stride": 8},
+    {"patch_size": (2, 2, 2), "merge_axes": (0, 1, 2), "final_merge": True},
+]
+
+
+def weights(fields, seed):
+    return create("swin_nano", **fields, seed=seed).state_dict()
+
+
+def same_weights(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("fields", KINDS, ids=str)
+def test_a_seed_draws_what_the_global_seed_draws_and_leaves_that_alone(fields):
+    torch.manual_seed(5)
+    wanted = create("swin_nano", **fields).state_dict()
+    before = torch.get_rng_state()
+    assert same_weights(weights(fields, 5), wanted)
+    assert not same_weights(weights(fields, 6), wanted)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_a_seed_weights_follow_the_global_one():
+    one, other = (create("swin_nano").state_dict() for _ in range(2))
+    assert not same_weights(one, other)
+
+
+def test_eight_threads_with_seeds_draw_what_each_draws_alone():
+    wanted = [weights({}, seed) for seed in range(8)]
+    before, barrier = torch.get_rng_state(), threading.Barrier(8)
+
+    def draw(seed):
+        barrier.wait()
+        return [weights({}, seed) for _ in range(5)]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(draw, range(8)))
+    assert all(same_weights(a, b) for several, b in zip(found, wanted) for a in several)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.0, "0", True])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(ConfigError, match=r"seed: got .*, expected an int from 0 to 2\*\*63 - 1"):
+        create("swin_nano", seed=seed)
+
+
+def test_a_seeded_model_on_the_meta_device_holds_nothing():
+    with torch.device("meta"):
+        assert all(p.is_meta for p in create("swin_nano", seed=0).parameters())

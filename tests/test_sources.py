@@ -26,6 +26,7 @@ import swindow
 from helpers.definition import difference, randomise
 from swindow import CheckpointError, ModelCard, Preprocess
 from swindow.card import HeldOut
+from swindow.models import build
 
 
 @pytest.fixture
@@ -308,7 +309,7 @@ def test_shapes_that_do_not_go_together(layout, tmp_path):
     fields |= {**v2, "qkv_bias": "qv"} if layout == "torchvision" else {}
     fields |= {"mask_token": True, "decoder_stride": 8, "absolute_position_size": (8, 8)} if layout == "simmim" else {}
     fields |= {"absolute_position_size": (8, 8)} if layout in ("forks", "transformers_5") else {}
-    swindow.save(swindow.SwinTransformer(swindow.SwinConfig(**fields)), tmp_path / "m.pth", layout, input_size=32)
+    swindow.save(build(swindow.SwinConfig(**fields)), tmp_path / "m.pth", layout, input_size=32)
     good = torch.load(tmp_path / "m.pth", weights_only=True)
     for key, tensor in good.items():
         for shape in ((), (1,), (5,), (3, 5), (1, 2, 3, 5), (*tensor.shape, 1), tensor.shape[1:]):

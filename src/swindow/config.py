@@ -43,8 +43,10 @@ class SwinConfig:
         extra_norm_period: a LayerNorm more at the end of every so many blocks of a stage; 0: none (SwinV2 huge, giant).
         merge_axes: the axes that patch merging halves; None: the last two (H and W).
         final_merge: whether a patch merging follows the last stage too; only decoders use its result (MONAI).
-        mask_token: whether there is a learned token that stands for hidden patches (SimMIM).
-        decoder_stride: pixels per side that SimMIM's decoder draws for each token of the last map; 0: no decoder.
+        mask_token: whether there is a learned token that stands for hidden patches (SimMIM). None: where there is a
+            decoder; nothing else uses it.
+        decoder_stride: pixels per side that SimMIM's decoder draws for each token of the last map; 0: no decoder. Above
+            0 the model is a SimMIM, without a head.
         drop_rate: dropout after the embedding, the projections and inside the MLPs (fraction).
         attn_drop_rate: dropout of attention probabilities (fraction).
         drop_path_rate: stochastic depth of the last block; grows linearly from 0 at the first (fraction).
@@ -87,7 +89,7 @@ class SwinConfig:
     extra_norm_period: int = 0
     merge_axes: PerAxis = None  # type: ignore[assignment]
     final_merge: bool = False
-    mask_token: bool = False
+    mask_token: bool = None  # type: ignore[assignment]
     decoder_stride: int = 0
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
@@ -121,6 +123,8 @@ class SwinConfig:
             put("pretrained_window_size", self._windows("pretrained_window_size"))
         merge: Any = self.merge_axes
         put("merge_axes", _ints("merge_axes", tuple(range(self.ndim))[-2:] if merge is None else merge, least=0))
+        token: Any = self.mask_token
+        put("mask_token", self.decoder_stride != 0 if token is None else token)
         if self.out_indices is not None:
             put("out_indices", _ints("out_indices", self.out_indices, least=0))
         if self.absolute_position_size is not None:
@@ -161,6 +165,11 @@ class SwinConfig:
             value = getattr(self, field)
             if not any(value is k or (isinstance(k, str) and value == k) for k in known):
                 raise ConfigError(f"{field}: got {value!r}, expected {_either(known)}")
+        if self.mask_token != (self.decoder_stride > 0):
+            raise ConfigError(
+                f"got mask_token={self.mask_token} and decoder_stride={self.decoder_stride}, expected both or neither; "
+                "try mask_token=True, decoder_stride=32 for SimMIM"
+            )
         for i, heads in enumerate(self.num_heads):
             if self.head_dim is None and self.width(i) % heads:
                 raise ConfigError(

@@ -11,7 +11,7 @@ from transformers.modeling_outputs import BackboneOutput
 
 from ..config import SwinConfig
 from ..errors import InputError
-from ..models import SwinTransformer
+from ..models import SwinTransformer, require_swin
 from . import freeze_unused
 
 
@@ -72,6 +72,7 @@ class SwindowBackbone(BackboneMixin, PreTrainedModel):
 
         Give the model ``out_norms=True`` (``swindow.create``) for heads that want normalised maps, as UperNet does.
         """
+        require_swin(model, "SwindowBackbone.of")
         backbone = cls(SwindowConfig(architecture=model.config.to_dict()))
         weights = {name: value for name, value in model.state_dict().items() if not name.startswith("head.")}
         backbone.model.load_state_dict(weights)

@@ -11,6 +11,7 @@ from .layouts import names as list_layouts
 from .loading import load, replace_head
 from .report import LoadReport
 from .saving import save
+from .tensors import named
 
 __all__ = [
     "Conversion",
@@ -21,6 +22,7 @@ __all__ = [
     "inflate",
     "list_layouts",
     "load",
+    "named",
     "replace_head",
     "replacing",
     "save",

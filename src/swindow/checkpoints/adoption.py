@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import CheckpointError
-from ..models import SwinTransformer
+from ..models import SimMIM, SwinTransformer
 from .layouts import LAYOUTS
 from .loading import Wanted, load_tensors
 from .neighbours import Hints, hints
@@ -16,12 +16,12 @@ from .sources import Source
 EXPECTED = "an instance of timm's, torchvision's, transformers', MONAI's or the official Swin Transformer"
 
 
-def adopt(theirs: nn.Module) -> SwinTransformer:
+def adopt(theirs: nn.Module) -> SwinTransformer | Any:
     """Returns our model with the weights of a live model of another library, in the same mode and on the same device.
 
-    Weights whose arrangement is the same in both share memory: training one changes the other. Windows, sizes, epsilon
-    and stochastic depth are read off the model; other dropout is not, and nothing is frozen.
-    ``model.load_report`` says which layout it was.
+    It is a SwinTransformer; a SimMIM for a model of pre-training, with a decoder. Weights whose arrangement is the same
+    in both share memory: training one changes the other. Windows, sizes, epsilon and stochastic depth are read off the
+    model; other dropout is not, and nothing is frozen. ``model.load_report`` says which layout it was.
 
     Args:
         theirs: an instance of timm's, torchvision's, transformers', MONAI's or the official Swin Transformer; also a
@@ -32,7 +32,7 @@ def adopt(theirs: nn.Module) -> SwinTransformer:
     """
     if not isinstance(theirs, nn.Module):
         raise CheckpointError(f"adopt: got a {type(theirs).__name__}, expected {EXPECTED}")
-    if isinstance(theirs, SwinTransformer):
+    if isinstance(theirs, (SwinTransformer, SimMIM)):
         return theirs
     name = f"{type(theirs).__module__.split('.')[0]}'s {type(theirs).__name__}"
     pooling = getattr(theirs, "global_pool", None)

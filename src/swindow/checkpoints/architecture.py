@@ -120,7 +120,6 @@ def _shapes(source: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "extra_norm_period": min(extra) + 1 if extra else 0,
         "out_norms": bool(norms),
         "final_merge": f"stages.{len(depths) - 1}.merge.reduction.weight" in tensors,
-        "mask_token": "mask_token" in tensors,
         "decoder_stride": round(drawn ** (1 / (proj.ndim - 2))),
         **({"out_indices": norms} if norms else {}),
         **(V2 if cosine else {}),

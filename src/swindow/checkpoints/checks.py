@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .recognise import Reading
 
 
+UNUSED = {"mask_token": "only SimMIM uses it, and the file has no decoder"}  # our keys that a file may have too many
+
+
 def check_plain(source: str, tensors: Mapping[str, Tensor]) -> None:
     """Raises CheckpointError for tensors that hold no plain numbers, before anything is made of them."""
     for key, tensor in tensors.items():
@@ -56,6 +59,9 @@ def check_fits(source: str, reading: Reading, expected: Mapping[str, Tensor]) ->
         for name in [name for name in unexpected if name.startswith("norm.")]:
             del tensors[name]
             reading.dropped |= dict.fromkeys(unexpected.pop(name), "the norm of the last stage takes its place")
+    for name in [name for name in unexpected if name in UNUSED]:
+        del tensors[name]
+        reading.dropped |= dict.fromkeys(unexpected.pop(name), UNUSED[name])
     for name, keys in unexpected.items():
         raise CheckpointError(
             f"{source}: tensor {' and '.join(keys)} ({name} in swindow) has no place in the model of the others"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 import uuid
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..card import ModelCard
 from ..errors import CheckpointError, OutputError
-from ..models import SwinTransformer
+from ..models import SimMIM, SwinModel, SwinTransformer
 from .describing import describe
 from .files import checked, reason
 from .loading import load
@@ -110,18 +111,24 @@ def _lost(card: ModelCard | None, out: Path) -> tuple[str, ...]:
 
 
 @torch.inference_mode()
-def difference(one: SwinTransformer, other: SwinTransformer) -> float:
+def difference(one: SwinModel, other: SwinModel) -> float:
     """Returns the largest difference over the largest value, of all that both give for one random image.
 
-    That is every stage's map, and the logits where both have heads of the same classes.
+    That is every stage's map, and the logits where both have heads of the same classes; what they draw, where both are
+    SimMIMs.
     """
     config = one.config
     side = [8 * patch * max(w[axis] for w in config.window_size) for axis, patch in enumerate(config.patch_size)]
     side = [min(s, 16) if axis < config.ndim - 2 else min(s, 224) for axis, s in enumerate(side)]
     x = torch.randn(1, config.in_chans, *side, generator=torch.Generator().manual_seed(0))
-    pairs = list(zip(_maps(one, x), _maps(other, x), strict=True))
-    if config.num_classes == other.config.num_classes:
-        pairs.append((one(x), other(x)))
+    mine, theirs = (model.backbone if isinstance(model, SimMIM) else model for model in (one, other))
+    pairs = list(zip(_maps(mine, x), _maps(theirs, x), strict=True))
+    if isinstance(one, SimMIM) and isinstance(other, SimMIM):
+        grid = pairs[0][0].shape[:-1]
+        mask = torch.arange(math.prod(grid)).view(grid) % 2  # (B, *grid)
+        pairs.append((one(x, mask), other(x, mask)))
+    elif config.num_classes == other.config.num_classes:
+        pairs.append((mine(x), theirs(x)))
     return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in pairs)
 
 

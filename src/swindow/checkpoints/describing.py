@@ -9,13 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..card import ModelCard
 from ..config import PerAxis
-from ..models import SwinTransformer
+from ..models import SimMIM, SwinModel
 from ..models.meta import meta_model
 from ..sizes import image_size
 from ..variants import variant_of
 
 
-def describe(model: SwinTransformer) -> dict[str, Any]:
+def describe(model: SwinModel) -> dict[str, Any]:
     """Returns what a model is, as JSON values: load report, variant, size, cost, config, what travels with the weights.
 
     ``gmacs`` is billions of multiplications and additions, in pairs, of one image of ``input_size`` pixels: matrix
@@ -38,7 +38,7 @@ def describe(model: SwinTransformer) -> dict[str, Any]:
     }
 
 
-def count_macs(model: SwinTransformer, input_size: PerAxis) -> int:
+def count_macs(model: SwinModel, input_size: PerAxis) -> int:
     """Returns the multiply-accumulate operations of one image (an int): matrix products and convolutions.
 
     Counted from outside, on tensors without data; it neither changes the model nor needs its memory.
@@ -51,6 +51,7 @@ def count_macs(model: SwinTransformer, input_size: PerAxis) -> int:
     empty = meta_model(model.config).eval()
     x = torch.empty(1, model.config.in_chans, *input_size, device="meta")
     empty.set_kernel("reference")
+    grid = [-(-size // patch) for size, patch in zip(input_size, model.config.patch_size, strict=True)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        empty(x)
+        empty(x, torch.empty(1, *grid, device="meta")) if isinstance(empty, SimMIM) else empty(x)
     return counter.get_total_flops() // 2

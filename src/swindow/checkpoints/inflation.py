@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..config import SwinConfig
 from ..errors import ConfigError
-from ..models import SwinTransformer
+from ..models import SwinTransformer, require_swin
 from ..models.meta import meta_model
 
 
@@ -26,6 +26,7 @@ def inflate(model: SwinTransformer, window_frames: int = 8, patch_frames: int = 
         patch_frames: frames of a patch (2 for the published video models).
 
     Raises:
+        InputError: the model is a SimMIM.
         ConfigError: the model is no image model, or a number is below 1.
 
     Example:
@@ -34,6 +35,7 @@ def inflate(model: SwinTransformer, window_frames: int = 8, patch_frames: int = 
         >>> video(torch.zeros(1, 3, 5, 32, 32)).shape
         torch.Size([1, 3])
     """
+    require_swin(model, "inflate")
     if model.config.ndim != 2:
         raise ConfigError(f"inflate: got a model with {model.config.ndim} axes, expected an image model (2 axes)")
     for name, value in (("window_frames", window_frames), ("patch_frames", patch_frames)):

@@ -27,11 +27,12 @@ from .neighbours import Hints, hints
 from .recognise import Reading, recognise
 from .report import LoadReport
 from .sources import Source, open_source
-from .tensors import Resize, adapt, check_resize
+from .tensors import Resize, adapt, check_resize, fill, named
 
 KEY = "swindow"  # our entry in the header of a safetensors file: config and card
 CARRIED = "swindow.card"  # that in files of other layouts
 CARRIED_BEFORE = "swindow.metadata"  # as it was called before cards had a format number
+PRETRAINING = ("mask_token", "decoder.")  # our names of what SimMIM has beside its backbone
 IMAGENET_22K = 21_841
 IMAGENET_1K = 1000
 ROWS_OF_1K = Path(__file__).with_name("imagenet_22k_to_1k.txt")
@@ -48,9 +49,10 @@ def load(
     table_resize: Resize = "bicubic",
     dtype: torch.dtype | None = torch.float32,
     **fields: Any,
-) -> SwinTransformer:
+) -> SwinTransformer | Any:
     """Returns the model that some weights are of, whichever library wrote them, in eval mode on the CPU.
 
+    It is a SwinTransformer; a SimMIM where the weights are of pre-training, with a decoder.
     Layout and architecture are recognised from keys and shapes. Every tensor is accounted for: ``model.load_report``
     says what was taken, dropped, resized, newly initialised, and what no file says and was assumed; whatever cannot be
     explained is an error. No code in a file is run. Large files are mapped into memory, not read twice: do not write
@@ -64,8 +66,8 @@ def load(
             some of its fields, for instance ``{"window_size": 8}``.
         num_classes: another number of classes: the head is replaced by a newly initialised one and the class names
             and the task are dropped (for 1000 of ImageNet-22k's 21,841, by the rows of those classes, as in the
-            official code, and the names are those of ImageNet-1k); 0 removes the head. What only pre-training needs
-            (mask token, decoder) is dropped too.
+            official code, and the names are those of ImageNet-1k); 0 removes the head. Of a SimMIM's weights, the
+            mask token and the decoder are dropped.
         in_chans: another number of input channels: the patch embedding is adapted, the sum over channels kept, and the
             preprocessing, made for the old number, is dropped.
         window_size: other windows, as in SwinConfig: tables of position biases are resized, a continuous bias keeps
@@ -120,7 +122,7 @@ class Wanted:
             raise ConfigError(f"dtype: got {self.dtype!r}, expected a floating type, such as torch.float32, or None")
 
 
-def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer:
+def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer | Any:
     """``load`` for a source that is open; ``about`` is what lies beside it."""
     reading = recognise(found.name, found.tensors, wanted.layout or (OWN.name if KEY in found.metadata else None))
     size = _pixels(wanted.input_size, reading)
@@ -130,19 +132,25 @@ def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer
         kind = architecture(found.name, reading, about, wanted.config, size)
         card = _card(found, reading, about, kind)
     model = _empty(kind.config)
-    check_fits(found.name, reading, model.state_dict())
+    check_fits(found.name, reading, named(model))
+    left: dict[str, str] = {}
+    if wanted.num_classes and kind.config.decoder_stride:
+        left = {name: "only pre-training needs it" for name in reading.tensors if name.startswith(PRETRAINING)}
+        kind.config = kind.config.replace(mask_token=False, decoder_stride=0)
+        model = _empty(kind.config)
+    tensors = {name: tensor for name, tensor in reading.tensors.items() if name not in left}
     window_size = _for_size(reading, kind.config, wanted.window_size, size)
-    tensors, config, resized = adapt(reading.tensors, kind.config, wanted.in_chans, window_size, wanted.table_resize)
+    tensors, config, resized = adapt(tensors, kind.config, wanted.in_chans, window_size, wanted.table_resize)
     fresh = _without_norm(reading, config)
     model = model if config == kind.config else _empty(config)
     values = {**tensors, **fresh}
-    model.load_state_dict({key: value.to(wanted.dtype or value.dtype) for key, value in values.items()}, assign=True)
+    fill(model, {name: value.to(wanted.dtype or value.dtype) for name, value in values.items()})
     if "patch_embed.proj.weight" in resized:
         card = card.replace(preprocess=None)
     if wanted.num_classes not in (None, config.num_classes):  # what is left is of the weights, their split too
         card = card.replace(class_names=None, task=None, settings={})
         kind.assumed.pop("class_names", None)
-    left, made, rows = ({}, (), {}) if wanted.num_classes is None else replace_head(model, wanted.num_classes)
+    head, made, rows = ({}, (), {}) if wanted.num_classes is None else replace_head(model, wanted.num_classes)
     if rows:
         card = card.replace(class_names=[name for _, name in imagenet_1k()])
     model.card = None if card == ModelCard() else card
@@ -150,10 +158,10 @@ def load_tensors(found: Source, about: Hints, wanted: Wanted) -> SwinTransformer
         **found.beside,
         **reading.dropped,
         **{key: "worked out anew from sizes" for *_, key, _ in reading.buffers},
-        **{key: why for name, why in left.items() for key in reading.origin.get(name, (name,))},
+        **{key: why for name, why in {**left, **head}.items() for key in reading.origin.get(name, (name,))},
     }
     resized, initialised = {**resized, **rows}, (*fresh, *made)
-    matched = sum(name in tensors and name not in {*resized, *initialised} for name in model.state_dict())
+    matched = sum(name in tensors and name not in {*resized, *initialised} for name in named(model))
     model.load_report = LoadReport(
         found.name, reading.layout.name, matched, dropped, resized, initialised, kind.assumed
     )
@@ -180,6 +188,7 @@ def _own(found: Source, reading: Reading, known: Mapping[str, Any]) -> tuple[Arc
         raise CheckpointError(
             f"{found.name}: its description is broken; expected a file written by swindow.save"
         ) from error
+    fields.pop("mask_token", None)  # once it could be without a decoder; now it follows from it
     try:
         config = SwinConfig.from_dict({**fields, **known})
     except ConfigError as error:
@@ -214,7 +223,7 @@ def check_names(card: ModelCard, config: SwinConfig) -> None:
         raise ConfigError(f"model card: got {len(names)} class names, expected {config.num_classes}, one per output")
 
 
-def _empty(config: SwinConfig) -> SwinTransformer:
+def _empty(config: SwinConfig) -> SwinTransformer | Any:
     """A model that waits for its weights: nothing is initialised or takes memory."""
     try:
         return meta_model(config)
@@ -264,7 +273,7 @@ def _card(found: Source, reading: Reading, about: Hints, kind: Architecture) -> 
         card.class_names is None
         and config.num_classes == IMAGENET_1K
         and config.ndim == 2
-        and reading.layout is not OWN
+        and reading.layout.name != OWN.name
     ):
         card = card.replace(class_names=[name for _, name in imagenet_1k()])
         kind.assumed["class_names"] = (
@@ -272,7 +281,7 @@ def _card(found: Source, reading: Reading, about: Hints, kind: Architecture) -> 
         )
     if len(card.class_names or ()) != config.num_classes:
         card = card.replace(class_names=None)
-    if card.preprocess is None and config.ndim == 2 and config.in_chans == 3 and reading.layout is not OWN:
+    if card.preprocess is None and config.ndim == 2 and config.in_chans == 3 and reading.layout.name != OWN.name:
         side = image_size(config, card)
         how = dict(reading.layout.preprocess)
         if min(side) >= 384:  # published models of this size were fine-tuned without a crop
@@ -292,22 +301,15 @@ def _card(found: Source, reading: Reading, about: Hints, kind: Architecture) -> 
 def replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, str], tuple[str, ...], dict[str, str]]:
     """Gives a model a head for another number of classes, in place; 0 removes it. Its card is left as it is.
 
-    Where it gets a head, what only pre-training needs (mask token, decoder) is dropped; where ImageNet-22k's classes
-    become 1000, the head keeps the rows of those.
+    Where ImageNet-22k's classes become 1000, the head keeps the rows of those.
 
     Returns:
         keys of the model that were dropped, with the reason; keys newly initialised; keys cut out of the old head, with
         what is left.
     """
-    dropped: dict[str, str] = {}
-    for name, field, none in (("mask_token", "mask_token", False), ("decoder", "decoder_stride", 0)):
-        if num_classes and getattr(model.config, field):
-            dropped |= {key: "only pre-training needs it" for key in model.state_dict() if key.split(".")[0] == name}
-            model.config = model.config.replace(**{field: none})
-            setattr(model, name, None if name == "mask_token" else nn.Identity())
     old = model.config.num_classes
     if num_classes == old:
-        return dropped, (), {}
+        return {}, (), {}
     model.config = model.config.replace(num_classes=num_classes)
     if (old, num_classes) == (IMAGENET_22K, IMAGENET_1K):
         rows = torch.tensor([int(row) for row in ROWS_OF_1K.read_text().split()])
@@ -316,8 +318,8 @@ def replace_head(model: SwinTransformer, num_classes: int) -> tuple[dict[str, st
         cut = {f"head.{name}": "the rows of ImageNet-1k's classes" for name, _ in head.named_parameters()}
         head.load_state_dict({key: value[rows] for key, value in model.head.state_dict().items()}, assign=True)
         model.head = head
-        return dropped, (), cut
-    dropped |= {f"head.{name}": "num_classes was given" for name, _ in model.head.named_parameters()}
+        return {}, (), cut
+    dropped = {f"head.{name}": "num_classes was given" for name, _ in model.head.named_parameters()}
     width, like = model.config.width(model.config.num_stages - 1), model.patch_embed.proj.weight
     model.head = linear(width, num_classes, dtype=like.dtype, device=like.device) if num_classes else nn.Identity()
     return dropped, tuple(f"head.{name}" for name, _ in model.head.named_parameters()), {}

@@ -133,6 +133,8 @@ def _read(source: str, tensors: dict[str, Tensor], layout: Layout, prefix: str) 
         inside[name], keys[name] = tensor, key
     check_plain(source, {keys[name]: tensor for name, tensor in inside.items()})
     found = table.read(inside)
+    if layout.decoder not in (None, "decoder.proj.weight" in found.tensors):
+        return None
     origin = {ours: tuple(keys[name] for name in names) for ours, names in found.origin.items()}
     blocks = _blocks(found.origin)
     strays = [key for key in dropped if any(part in key for part in layout.inside)]

@@ -16,19 +16,20 @@ from torch import Tensor
 from ..card import ModelCard
 from ..config import PerAxis, SwinConfig
 from ..errors import CheckpointError, ConfigError, OutputError
-from ..models import SwinTransformer
+from ..models import SwinModel
 from ..variants import image_size, variant_of
 from .derived import BUFFERS, Block, maps
 from .files import checked, reason, replacing
 from .layouts import OWN, Layout, layout_for
 from .loading import CARRIED, KEY, check_names
 from .neighbours import for_timm, for_transformers
+from .tensors import named
 
 SUFFIXES = (".safetensors", ".pth")
 
 
 def save(
-    model: SwinTransformer,
+    model: SwinModel,
     path: str | Path,
     layout: str = "swindow",
     input_size: int | tuple[int, ...] | None = None,
@@ -66,7 +67,7 @@ def save(
         return left_out
     tensors = _plus_buffers(model, chosen, tensors, input_size)
     about = {"format": "pt", **_carried(card)}
-    if chosen is OWN:
+    if chosen.name == OWN.name:
         about = {"format": "pt", KEY: json.dumps({"config": model.config.to_dict(), "card": card.to_dict()})}
     with replacing(path) as temporary:
         if path.suffix == ".pth":
@@ -107,7 +108,7 @@ def _torch_save(tensors: dict[str, Tensor], path: Path) -> None:
         raise OSError(f"torch.save failed ({' '.join(str(error).split())[:80]})") from error
 
 
-def _translated(model: SwinTransformer, layout: Layout) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _translated(model: SwinModel, layout: Layout) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The model's tensors under a library's names, and those it has no place for."""
     config = model.config
     _check_kind(config, layout)
@@ -118,7 +119,7 @@ def _translated(model: SwinTransformer, layout: Layout) -> tuple[dict[str, Tenso
         )
     if layout.needs_patch_norm and not config.patch_norm:
         raise CheckpointError(f"layout {layout.name!r} always has a norm after the patch embedding, the model has none")
-    ours = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    ours = {name: tensor.detach().cpu() for name, tensor in named(model).items()}
     ours = _norms_as(layout, config, ours)
     found = layout.table.write(ours)
     left_out = {}
@@ -141,7 +142,7 @@ def _translated(model: SwinTransformer, layout: Layout) -> tuple[dict[str, Tenso
 
 def _check_kind(config: SwinConfig, layout: Layout) -> None:
     """Raises CheckpointError for what no key of a file tells and the library does otherwise."""
-    if layout is OWN:
+    if layout.name == OWN.name:
         return
     v2 = config.similarity == "cosine"
     implied: dict[str, Any] = {
@@ -178,7 +179,7 @@ def _norms_as(layout: Layout, config: SwinConfig, ours: dict[str, Tensor]) -> di
 
 
 def _plus_buffers(
-    model: SwinTransformer, layout: Layout, tensors: dict[str, Tensor], input_size: int | tuple[int, ...] | None
+    model: SwinModel, layout: Layout, tensors: dict[str, Tensor], input_size: int | tuple[int, ...] | None
 ) -> dict[str, Tensor]:
     """The tensors and what the library saves beside them."""
     if layout.name.startswith("transformers"):  # which works them out itself
@@ -204,7 +205,7 @@ def _plus_buffers(
     return found
 
 
-def _size(model: SwinTransformer, layout: Layout, input_size: int | tuple[int, ...] | None) -> PerAxis:
+def _size(model: SwinModel, layout: Layout, input_size: int | tuple[int, ...] | None) -> PerAxis:
     """The size of images, in pixels per axis, that a file is written for."""
     config = model.config
     size: Any = input_size or (model.card or ModelCard()).pixels(config.ndim)
@@ -223,7 +224,7 @@ def _size(model: SwinTransformer, layout: Layout, input_size: int | tuple[int, .
     return size
 
 
-def _side(model: SwinTransformer, layout: Layout, input_size: int | tuple[int, ...] | None) -> int:
+def _side(model: SwinModel, layout: Layout, input_size: int | tuple[int, ...] | None) -> int:
     """The same, for files that know square images only."""
     size = _size(model, layout, input_size)
     if len(set(size)) > 1:

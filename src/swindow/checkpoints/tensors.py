@@ -1,8 +1,9 @@
-"""What becomes of single tensors when a model is loaded for another window or another number of channels."""
+"""A model's tensors by name, and what becomes of them for another window or another number of channels."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,8 +13,23 @@ from torch import Tensor
 
 from ..config import PerAxis, SwinConfig
 from ..errors import ConfigError
+from ..models import SwinModel
 
 Resize = Literal["bicubic", "geometric"]  # ways to resize a table of position biases
+
+
+BACKBONE = "backbone."  # before the names of a SimMIM's backbone
+
+
+def named(model: SwinModel) -> dict[str, Tensor]:
+    """Returns a model's tensors by the names in the layouts' tables, which are the same in a SimMIM's backbone."""
+    return {name.removeprefix(BACKBONE): tensor for name, tensor in model.state_dict().items()}
+
+
+def fill(model: SwinModel, tensors: Mapping[str, Tensor]) -> None:
+    """Gives a model these tensors, by the names in the layouts' tables, as they are."""
+    full = {name.removeprefix(BACKBONE): name for name in model.state_dict()}
+    model.load_state_dict({full[name]: tensor for name, tensor in tensors.items()}, assign=True)
 
 
 def check_resize(how: str) -> None:
@@ -108,6 +124,11 @@ def adapt(
     done: dict[str, str] = {}
     tensors = dict(tensors)
     if in_chans is not None and in_chans != config.in_chans:
+        if config.decoder_stride:
+            raise ConfigError(
+                f"in_chans: got {in_chans} for a SimMIM, whose decoder draws {config.in_chans} channels, expected that "
+                "many; try num_classes= too, which leaves the decoder out"
+            )
         key = "patch_embed.proj.weight"
         tensors[key] = adapt_channels(tensors[key], in_chans)
         done[key] = f"from {config.in_chans} to {in_chans} channels, sum kept"

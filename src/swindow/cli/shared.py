@@ -129,7 +129,7 @@ class _Console(Console):
 def load_or_create(checkpoint: str, output: Output) -> tuple[SwinTransformer, bool]:
     """The model of a checkpoint or, said so, an untrained one of a variant's name; and whether it is trained."""
     from ..checkpoints import load
-    from ..models import create
+    from ..models import create, require_swin
 
     known = checkpoint in variants_.VARIANTS
     if not known:
@@ -137,7 +137,7 @@ def load_or_create(checkpoint: str, output: Output) -> tuple[SwinTransformer, bo
     if known:
         output.say(f"{checkpoint} is the name of a variant: the weights are random, untrained")
     model = create(checkpoint).eval() if known else load(checkpoint)
-    return model, not known
+    return require_swin(model, checkpoint), not known
 
 
 def open_predictor(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import kernels
 from ..config import PerAxis
 from ..errors import InputError
-from ..models import SwinBlock, SwinStage, SwinTransformer, WindowAttention
+from ..models import SwinBlock, SwinStage, SwinTransformer, WindowAttention, require_swin
 from ..models.deployed import DeployedTransformer
 from ..models.recording import recording
 from ..windows import Geometry
@@ -128,7 +128,7 @@ def capture(model: SwinTransformer) -> Iterator[Capture]:
         The Capture, filled by the forward pass.
 
     Raises:
-        InputError: the model is none of ours, or a deployed or compiled one.
+        InputError: the model is none of ours, a SimMIM, or a deployed or compiled one.
 
     Example:
         >>> from swindow.config import SwinConfig
@@ -159,7 +159,7 @@ def token_size(model: SwinTransformer, stage: int) -> PerAxis:
 def _check(model: nn.Module) -> None:
     if isinstance(model, DeployedTransformer):
         raise InputError("capture: got a deployed model, whose parts are fused; try the model that it was made from")
-    if not isinstance(model, SwinTransformer):
+    if not isinstance(require_swin(model, "capture"), SwinTransformer):
         hint = "; try the model that was compiled" if hasattr(model, "_orig_mod") else ""
         raise InputError(f"capture: got {type(model).__name__}, expected a SwinTransformer{hint}")
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ..card import ModelCard
 from ..checkpoints import load
 from ..devices import pick_device
-from ..models import SwinTransformer
+from ..models import SimMIM, SwinTransformer, require_swin
 from ..models.deployed import DeployedTransformer
 from ..tasks import task_of
 from .runtimes import ModelRuntime, deploying_pays, model_runtime
@@ -31,8 +31,8 @@ def open_model(
 
     The arguments are those of ``Predictor.open``.
     """
-    live = isinstance(source, SwinTransformer | DeployedTransformer)
-    model: Any = source if live else load(source)
+    live = isinstance(source, SwinTransformer | DeployedTransformer | SimMIM)
+    model: Any = require_swin(source if live else load(source), "predict")
     card = task_of(model.card).card_of(model)
     assumed = {} if model.load_report is None else model.load_report.assumed
     notes = (f"class names: {assumed['class_names']}",) if "class_names" in assumed else ()

@@ -122,25 +122,6 @@ class PatchMerging(nn.Module):
         return x.index_select(1, _neighbours(g, x.device)).view(x.shape[0], *g.windows, chans)
 
 
-class PixelDecoder(nn.Module):
-    """Tokens to pixels: a linear layer draws a block of pixels for each token of the last map (SimMIM section 3.3)."""
-
-    def __init__(self, config: SwinConfig) -> None:
-        super().__init__()
-        self.stride, self.chans = config.decoder_stride, config.in_chans
-        convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[config.ndim]
-        drawn = config.in_chans * config.decoder_stride**config.ndim
-        self.proj = convolution(config.width(config.num_stages - 1), drawn, kernel_size=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns pixels (B, in_chans, *grid * stride) for tokens (B, *grid, C)."""
-        n, s = x.ndim - 2, self.stride
-        grid = x.shape[1:-1]
-        x = self.proj(x.movedim(-1, 1)).unflatten(1, (self.chans, *(s,) * n))  # (B, chans, s, s, H, W)
-        x = x.permute(0, 1, *(axis for i in range(n) for axis in (2 + n + i, 2 + i)))  # (B, chans, H, s, W, s)
-        return x.reshape(x.shape[0], self.chans, *(g * s for g in grid))  # (B, chans, H*s, W*s)
-
-
 @cached_by_shape
 def _neighbours(g: Geometry, device: torch.device) -> Tensor:
     """The order in which neighbourhoods stand side by side, the first axis fastest in each: (H*W,)."""

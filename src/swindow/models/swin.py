@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from .. import kernels
 from ..card import ModelCard
 from ..config import SwinConfig
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError
 from .attention import WindowAttention
 from .block import SwinBlock
 from .deployed import DeployedTransformer
 from .init import linear, reset_linear
-from .patches import PatchEmbed, PatchMerging, PixelDecoder
+from .patches import PatchEmbed, PatchMerging
 from .recording import recorded
 from .stage import SwinStage
 
@@ -30,6 +30,9 @@ class SwinTransformer(nn.Module):
 
     Args:
         config: the architecture.
+
+    Raises:
+        ConfigError: the config is that of a SimMIM.
 
     Attributes:
         config: the SwinConfig it was built from.
@@ -46,15 +49,17 @@ class SwinTransformer(nn.Module):
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__()
+        if config.decoder_stride:
+            raise ConfigError(
+                f"SwinTransformer: got decoder_stride {config.decoder_stride}, expected 0; try "
+                "swindow.models.SimMIM(config)"
+            )
         self.config = config
         self.card: ModelCard | None = None
         self.load_report: Any = None
         rates = [config.drop_path_rate * i / max(1, sum(config.depths) - 1) for i in range(sum(config.depths))]
         ends = itertools.accumulate(config.depths)
         self.patch_embed = PatchEmbed(config)
-        self.mask_token = None
-        if config.mask_token:
-            self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(config.embed_dim), std=0.02))  # (C,)
         self.position_embed = AbsolutePositionEmbed(config) if config.absolute_position_size else nn.Identity()
         self.pos_drop = nn.Dropout(config.drop_rate)
         self.stages = nn.ModuleList(
@@ -67,17 +72,14 @@ class SwinTransformer(nn.Module):
         )
         self.norm = nn.Identity() if str(last) in self.out_norms else nn.LayerNorm(dim, eps=config.norm_eps)
         self.head = linear(dim, config.num_classes) if config.num_classes else nn.Identity()
-        self.decoder = PixelDecoder(config) if config.decoder_stride else nn.Identity()
         for module in self._frozen():
             module.requires_grad_(False)
 
     def reset_parameters(self) -> None:
-        """Draws linear layers, the norms that end residual branches and the mask token again, as at first.
+        """Draws linear layers and the norms that end residual branches again, as at first.
 
         The convolution of the patch embedding keeps PyTorch's default, as in the official code.
         """
-        if self.mask_token is not None:
-            nn.init.trunc_normal_(self.mask_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 reset_linear(module)
@@ -92,36 +94,22 @@ class SwinTransformer(nn.Module):
         """
         return recorded(self.head, self.features(x))
 
-    def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns the pooled features (B, D): the last stage's tokens, normalised and averaged over the grid.
+    def features(self, x: Tensor) -> Tensor:
+        """Returns the pooled features (B, D): the last stage's tokens, normalised and averaged over the grid."""
+        return self.encode(recorded(self.patch_embed, x)).flatten(1, -2).mean(1)  # (B, D)
 
-        ``mask`` is as in ``reconstruct``; None hides nothing.
-        """
-        return self._last_map(x, mask).flatten(1, -2).mean(1)  # (B, D)
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Returns the last stage's tokens, normalised, (B, *grid', D), for embedded patches (B, *grid, C)."""
+        *_, x = self._maps(tokens)
+        last = str(self.config.num_stages - 1)
+        return recorded(self.out_norms[last], x) if last in self.out_norms else recorded(self.norm, x)
 
-    def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Returns what the model makes of images of which patches are hidden (SimMIM section 3), in their shape.
-
-        Args:
-            x: images (B, in_chans, *pixels).
-            mask: (B, *grid), one value per patch: True or 1 where it is hidden and the mask token takes its place.
-
-        Raises:
-            InputError: the model has no mask token or no decoder, or the mask does not fit.
-        """
-        if not self.config.decoder_stride:
-            raise InputError(
-                "reconstruct: the model has no decoder; try create(..., mask_token=True, decoder_stride=32)"
-            )
-        drawn = self.decoder(self._last_map(x, mask))  # (B, in_chans, *pixels), padding included
-        return drawn[(..., *(slice(size) for size in x.shape[2:]))]
-
-    def pyramid(self, x: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+    def pyramid(self, x: Tensor) -> list[Tensor]:
         """Returns the maps of the stages ``config.out_indices``, before merging: (B, C_i, *grid_i), halving each time.
 
-        With ``config.out_norms`` every one goes through a LayerNorm of its own. ``mask`` is as in ``reconstruct``.
+        With ``config.out_norms`` every one goes through a LayerNorm of its own.
         """
-        maps = enumerate(itertools.islice(self._maps(x, mask), self.config.out_stages[-1] + 1))
+        maps = enumerate(itertools.islice(self._maps(recorded(self.patch_embed, x)), self.config.out_stages[-1] + 1))
         chosen = ((str(i), y) for i, y in maps if i in self.config.out_stages)
         return [(recorded(self.out_norms[i], y) if i in self.out_norms else y).movedim(-1, 1) for i, y in chosen]
 
@@ -186,22 +174,6 @@ class SwinTransformer(nn.Module):
         for i, stage in enumerate(self.stages):
             cast("SwinStage", stage).grad_checkpointing = i in chosen
 
-    def _last_map(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The last stage's tokens, normalised: (B, *grid, D)."""
-        *_, x = self._maps(x, mask)
-        last = str(self.config.num_stages - 1)
-        return recorded(self.out_norms[last], x) if last in self.out_norms else recorded(self.norm, x)
-
-    def _hide(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (B, *grid, C) with the mask token where ``mask`` (B, *grid) is 1."""
-        if self.mask_token is None:
-            raise InputError("got a mask, but the model has no mask token; try create(..., mask_token=True)")
-        if mask.shape != x.shape[:-1]:
-            raise InputError(
-                f"got a mask of shape {tuple(mask.shape)}, expected one value per patch: {tuple(x.shape[:-1])}"
-            )
-        return torch.where(mask.bool()[..., None], self.mask_token.to(x.dtype), x)
-
     def _frozen(self) -> list[nn.Module]:
         """What ``config.frozen_stages`` keeps from training."""
         if self.config.frozen_stages < 0:
@@ -211,10 +183,8 @@ class SwinTransformer(nn.Module):
         embedding = [self.patch_embed, self.position_embed, self.pos_drop]
         return [*embedding, *(self.stages[i] for i in stages), *norms]
 
-    def _maps(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
-        """The hierarchy: yields the map (B, *grid_i, C_i) of every stage."""
-        x = recorded(self.patch_embed, x)
-        x = x if mask is None else self._hide(x, mask)
+    def _maps(self, x: Tensor) -> Iterator[Tensor]:
+        """The hierarchy of embedded patches (B, *grid, C): yields the map (B, *grid_i, C_i) of every stage."""
         x = self.pos_drop(self.position_embed(x))
         for stage in self.stages:
             y, x = stage(x)

@@ -13,20 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..card import ModelCard, Preprocess, preprocessing
-from ..checkpoints import replace_head
+from ..checkpoints import named, replace_head
 from ..class_names import imagenet_1k, numbers
 from ..config import SwinConfig
 from ..data import AUGMENTS, DataInfo, Sample
 from ..errors import ConfigError, DataError, InputError, shortened
 from ..media import prepare, to_tensor
-from ..models import SwinTransformer, create
+from ..models import SimMIM, SwinModel, SwinTransformer, create
 from ..sizes import image_size
 from ..variants import variant_config
 from .task import Batch, Example
 
-# What a classifier's forward does not use, and DistributedDataParallel would wait for: the norms of a backbone's maps,
-# the merging after the last stage, and what pre-training needs.
-UNUSED: dict[str, Any] = {"out_norms": False, "final_merge": False, "mask_token": False, "decoder_stride": 0}
+# What a classifier's forward does not use, and DistributedDataParallel would wait for: the norms of a backbone's maps
+# and the merging after the last stage.
+UNUSED: dict[str, Any] = {"out_norms": False, "final_merge": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Classify:
     numbered: bool = False
     name = "classify"
 
-    def build(self, info: DataInfo, parts: SwinTransformer | None = None) -> SwinTransformer:
+    def build(self, info: DataInfo, parts: SwinModel | None = None) -> SwinTransformer:
         """Returns a new model on the CPU. What classification does not use of weights is in its ``load_report``.
 
         Raises:
@@ -101,16 +101,17 @@ class Classify:
             InputError: the model takes no images.
         """
         s, classes = self.settings, len(info.class_names)
-        rate = {} if s.drop_path_rate is None else {"drop_path_rate": s.drop_path_rate}
+        rate: dict[str, Any] = {} if s.drop_path_rate is None else {"drop_path_rate": s.drop_path_rate}
         if parts is None:
             if s.variant is None:
                 raise ConfigError("classify: got neither a variant nor weights, expected one of them")
             return create(s.variant, num_classes=classes, in_chans=s.preprocess.channels, **rate)
         check_takes_images(parts.config)
-        dropped, made, rows = replace_head(parts, classes)
-        model = SwinTransformer(parts.config.replace(**UNUSED, **rate))
+        body = parts.backbone if isinstance(parts, SimMIM) else parts
+        dropped, made, rows = replace_head(body, classes)
+        model = SwinTransformer(body.config.replace(**UNUSED, **rate))
         last = f"out_norms.{parts.config.num_stages - 1}."  # a backbone's norm of the last map is the final norm
-        found = {name.replace(last, "norm."): tensor for name, tensor in parts.state_dict().items()}
+        found = {name.replace(last, "norm."): tensor for name, tensor in named(parts).items()}
         wanted = model.state_dict().keys()
         model.load_state_dict({name: found[name] for name in wanted})
         report = parts.load_report
@@ -200,7 +201,7 @@ class Classify:
         return cls(ClassifySettings(preprocess=how), card.class_names, bool(card.settings.get("numbered")))
 
     @staticmethod
-    def preprocess_of(model: SwinTransformer) -> Preprocess:
+    def preprocess_of(model: SwinModel) -> Preprocess:
         """Returns how images are prepared for a model: as its card says, else as ImageNet's, in the size it is for.
 
         Raises:

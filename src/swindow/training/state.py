@@ -19,7 +19,7 @@ from .. import checkpoints
 from ..card import ModelCard
 from ..checkpoints.loading import CARRIED
 from ..errors import CheckpointError, ConfigError
-from ..models import SwinTransformer
+from ..models import SimMIM, SwinTransformer
 
 FILE = "state.pt"
 FORMAT = 2  # of the file; a run that another version of swindow began with another format cannot go on
@@ -81,8 +81,8 @@ def save(out: Path, state: State, identity: Mapping[str, Any], weights: Mapping[
 
 
 def save_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
-    """Writes a model's weights and its card; a Swin Transformer's architecture too. Raises OutputError."""
-    if isinstance(model, SwinTransformer):
+    """Writes a model's weights and its card; our models' architecture too. Raises OutputError."""
+    if isinstance(model, (SwinTransformer, SimMIM)):
         model.card = card
         checkpoints.save(model, path)
         return

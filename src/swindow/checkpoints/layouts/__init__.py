@@ -8,7 +8,7 @@ from .layout import Layout
 from .monai import MONAI_LAYOUTS
 from .official import OFFICIAL
 from .openmmlab import OPENMMLAB
-from .own import OWN
+from .own import OWN, OWN_SIMMIM
 from .table import Table, Translation
 from .timm import TIMM
 from .torchvision import TORCHVISION
@@ -17,7 +17,16 @@ from .transformers import TRANSFORMERS
 __all__ = ["LAYOUTS", "OWN", "Layout", "Table", "Translation", "layout_for", "layouts_named", "names"]
 
 # In this order: where a file fits several, the first is taken.
-LAYOUTS: tuple[Layout, ...] = (OWN, *TIMM, *OFFICIAL, *TORCHVISION, *TRANSFORMERS, *OPENMMLAB, *MONAI_LAYOUTS)
+LAYOUTS: tuple[Layout, ...] = (
+    OWN_SIMMIM,
+    OWN,
+    *TIMM,
+    *OFFICIAL,
+    *TORCHVISION,
+    *TRANSFORMERS,
+    *OPENMMLAB,
+    *MONAI_LAYOUTS,
+)
 
 
 def names() -> list[str]:
@@ -40,6 +49,7 @@ def layout_for(name: str, config: SwinConfig) -> Layout:
     known = layouts_named(name)
     for layout in known:
         fits = config.ndim in layout.axes and layout.cosine in (None, cosine)
+        fits = fits and layout.decoder in (None, config.decoder_stride > 0)
         if fits and layout.out_norms in (None, config.out_norms):
             return layout
     what = f"{'SwinV2' if cosine else 'Swin'} with {config.ndim} axes{', a norm per map' if config.out_norms else ''}"

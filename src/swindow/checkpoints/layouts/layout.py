@@ -25,6 +25,7 @@ class Layout:
         axes: numbers of axes of the models.
         cosine: True for SwinV2 only, False for Swin only, None for both.
         out_norms: True for models with a norm per map only, False for those without, None for both.
+        decoder: True for SimMIM's pre-training models only, False for those without a decoder, None for both.
         rule: the SwinConfig fields that stand for how this library takes sizes.
         buffers: what it saves beside weights, by block (``derived``): ending of the key to the function's name.
         settles: how it shrinks windows when a model is built: None, "axis" or "min"; "min_down" rounds maps down.
@@ -50,6 +51,7 @@ class Layout:
     axes: tuple[int, ...] = (2,)
     cosine: bool | None = None
     out_norms: bool | None = None
+    decoder: bool | None = None
     rule: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     buffers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     settles: str | None = None

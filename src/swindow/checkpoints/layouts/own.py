@@ -1,14 +1,13 @@
-"""Our own names, for state dicts that come without swindow's description."""
+"""Our own names."""
 
 from __future__ import annotations
 
 from .layout import Layout
-from .table import Table
+from .table import Rows, Table, under
 
-NAMES = (
+SWIN = (
     "patch_embed.proj.*",
     "patch_embed.norm.*",
-    "mask_token",
     "position_embed.embedding",
     "stages.{i}.blocks.{j}.norm1.*",
     "stages.{i}.blocks.{j}.attn.qkv.*",
@@ -27,8 +26,22 @@ NAMES = (
     "stages.{i}.merge.reduction.weight",
     "out_norms.{i}.*",
     "norm.*",
-    "head.*",
-    "decoder.proj.*",
 )
+PRETRAINING = ("mask_token", "decoder.proj.*")
 
-OWN = Layout("swindow", "swindow", Table({name: name for name in NAMES}), axes=(1, 2, 3))
+
+def _same(*names: str) -> Rows:
+    return {name: name for name in names}
+
+
+# Files of early versions may have a mask token without a decoder.
+OWN = Layout("swindow", "swindow", Table(_same(*SWIN, "mask_token", "head.*")), axes=(1, 2, 3), decoder=False)
+# Those of SimMIM models had no prefix then.
+OWN_SIMMIM = Layout(
+    "swindow",
+    "swindow, SimMIM pre-training",
+    Table({**under("", "backbone.", _same(*SWIN)), **_same(*PRETRAINING)}),
+    body="backbone.",
+    axes=(1, 2, 3),
+    decoder=True,
+)
