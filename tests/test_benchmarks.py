@@ -331,11 +331,24 @@ def test_every_case_runs_once_per_pass_and_there_are_as_many_as_promised(growth)
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
-def test_the_blocks_of_others_give_what_ours_give(growth, library):
+def test_the_blocks_of_others_give_what_ours_give(growth, library, monkeypatch):
     if not growth.is_installed(library):
         pytest.skip(f"{library} is not installed")
     run, expected = growth.pair(library, 8, 24)
     assert growth.measure._error(run, expected) <= growth.measure.TOLERANCE
+    pair_of = growth.pair_of
+
+    def unshifted(*arguments: Any) -> list[torch.nn.Module]:
+        first, second = pair_of(*arguments)
+        if library == "timm":
+            second.shift_size, second.attn_mask = (0, 0), None
+        else:
+            second.attn.shift_size = [0, 0]
+        return [first, second]
+
+    monkeypatch.setattr(growth, "pair_of", unshifted)
+    with pytest.raises(SystemExit, match="wrong result"):
+        growth.measure._error(*growth.pair(library, 8, 24))
 
 
 def test_only_others_may_fail_and_the_reason_is_kept(growth, monkeypatch):
