@@ -245,8 +245,8 @@ def test_the_choice_belongs_to_the_model(monkeypatch):
     one.set_kernel("reference")
     one(x), other(x)
     one.set_kernel("sdpa")
-    other.bfloat16()
-    one(x), other(x.bfloat16())
+    other.half()
+    one(x), other(x.half())
     one.set_kernel(None)
     one(x)
     assert calls == ["reference", "cpu", "sdpa", "sdpa", "cpu"]

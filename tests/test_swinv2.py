@@ -158,7 +158,7 @@ def test_any_size_in_both_kernels(version, patch):
 def test_output_norms_and_a_choice_of_stages():
     model = build(SMALL.replace(out_norms=True, out_indices=(0, 1)))
     x = torch.randn(2, 3, 20, 26, dtype=torch.float64)
-    raw = list(model._maps(x))
+    raw = list(model._maps(model.patch_embed(x)))
     for i, found in enumerate(model.pyramid(x)):
         assert difference(found, model.out_norms[str(i)](raw[i]).movedim(-1, 1)) <= 1e-12
     assert difference(model.features(x), model.pyramid(x)[-1].flatten(2).mean(-1)) <= 1e-12

@@ -89,7 +89,7 @@ def attend(
     if is_static(y.shape[:1]) and len(y) == 0:
         t = qkv(y)
         return t[..., : t.shape[-1] // 3]
-    return _implementation(kernel or _suitable(y, similarity))(y, qkv, bias, g, similarity, dropout)
+    return _implementation(kernel or _suitable(y, bias.shape[-1], similarity))(y, qkv, bias, g, similarity, dropout)
 
 
 def linear(layer: nn.Linear, x: Tensor, bias: Tensor | None = None, kernel: Kernel = AUTO) -> Tensor:
@@ -126,11 +126,11 @@ def mlp(layers: nn.Module, y: Tensor, kernel: Kernel = AUTO) -> Tensor:
     return result
 
 
-def _suitable(y: Tensor, similarity: Similarity) -> str:
-    """The kernel for tokens of a type and device."""
+def _suitable(y: Tensor, n: int, similarity: Similarity) -> str:
+    """The kernel for tokens of a type and device, in windows of n."""
     modules = (similarity,) if isinstance(similarity, nn.Module) else ()
     if cpu.suits(y) and fast_path.may_run(y, *modules):
-        return "cpu"
+        return "cpu" if torch.is_grad_enabled() or n < cpu.LARGE_WINDOW else "sdpa"
     return "reference" if private.forward_mode() else "sdpa"  # PyTorch's attention has no forward-mode derivative
 
 

@@ -23,6 +23,7 @@ from . import fast_path, products
 from .plan import Plan, plan
 from .reference import Projection, Similarity
 
+LARGE_WINDOW = 576  # tokens from which on PyTorch's attention is faster in inference (speed-tried.md)
 BLOCK = 5_000_000  # bytes of an MLP's hidden layer at a time (benchmarks/results/speed-tried.md)
 GROUP = 4_000_000  # bytes of queries, keys and values at a time (benchmarks/results/speed-tried.md)
 # The tokens of windows (b*w, N, C) to queries, keys and values (h, b*w, N, d); their plain product is the similarity.

@@ -150,6 +150,8 @@ class DeployedBlock(nn.Module):
         product: see ``kernels.products.choice``.
     """
 
+    KEPT = 16  # position biases
+
     def __init__(self, block: SwinBlock, in_place: bool, product: str | None = None) -> None:
         super().__init__()
         self.window, self.shift, self.rule = block.window, block.shift, block.rule
@@ -186,9 +188,12 @@ class DeployedBlock(nn.Module):
 
     def _bias(self, window: PerAxis) -> Tensor:
         """The relative position bias (h, N, N)."""
-        if window not in self.biases:
-            self.biases[window] = self.position_bias(window)
-        return self.biases[window]
+        found = self.biases.get(window)
+        if found is None:
+            if len(self.biases) >= self.KEPT:
+                self.biases.clear()  # windows are narrowed to small maps: there are many of them
+            found = self.biases[window] = self.position_bias(window)
+        return found
 
 
 class HeadProjection(nn.Module):
