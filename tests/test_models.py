@@ -201,6 +201,7 @@ def configs(draw):
         embed_dim=4 * draw(st.integers(1, 2)),
         depths=draw(st.tuples(*[st.integers(1, 2)] * stages)),
         num_heads=draw(st.tuples(*[st.sampled_from([1, 2, 4])] * stages)),
+        head_dim=draw(st.none() | st.tuples(*[st.integers(1, 5)] * stages)),
         window_size=draw(per_stage),
         pretrained_window_size=draw(st.none() | per_stage),
         patch_size=draw(per_axis),

@@ -486,7 +486,8 @@ def on(monkeypatch, processor):
             products.Processor("AuthenticAMD", 23, "AVX2"),
             None,
             "AuthenticAMD family 23, AVX2; fp32 products by oneDNN: inference (up to 128 rows, from 1,048,576 "
-            "weights), prepacked weights (up to 512 rows, from 131,072 weights); by PyTorch: training, gradients of weights",
+            "weights), prepacked weights (up to 512 rows, from 131,072 weights); "
+            "by PyTorch: training, gradients of weights",
         ),
     ],
 )
