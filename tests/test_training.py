@@ -455,7 +455,7 @@ def test_a_run_with_other_settings_or_data_is_not_touched(tmp_path):
 
 # --- the processor ----------------------------------------------------------------------------------------------------
 
-ZEN5 = products.Processor("AuthenticAMD", 26, "AVX512")
+ZEN5 = products.Processor("AuthenticAMD", 26, "AVX512", bf16=True)
 UNKNOWN = products.Processor("", 0, "DEFAULT")
 
 
@@ -472,15 +472,15 @@ def on(monkeypatch, processor):
 @pytest.mark.parametrize(
     ("processor", "product", "expected"),
     [
-        (ZEN5, None, "AuthenticAMD family 26, AVX512; fp32 products by oneDNN, GELU inside"),
-        (ZEN5, "onednn", "AuthenticAMD family 26, AVX512; fp32 products by oneDNN"),
-        (ZEN5, "torch", "AuthenticAMD family 26, AVX512; fp32 products by PyTorch"),
+        (ZEN5, None, "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN, GELU inside; bf16 in blocks"),
+        (ZEN5, "onednn", "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN"),
+        (ZEN5, "torch", "AuthenticAMD family 26, AVX512, bf16; fp32 products by PyTorch"),
         (UNKNOWN, None, "unknown processor, DEFAULT; fp32 products by PyTorch"),
         (
             products.Processor("AuthenticAMD", 25, "AVX512"),
             None,
             "AuthenticAMD family 25, AVX512; fp32 products by oneDNN: inference, prepacked weights, training; "
-            "by PyTorch: gradients of weights",
+            "by PyTorch: gradients of weights; bf16 in blocks",
         ),
         (
             products.Processor("AuthenticAMD", 23, "AVX2"),

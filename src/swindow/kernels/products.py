@@ -43,7 +43,7 @@ class Processor(NamedTuple):
 
     def __str__(self) -> str:
         family = f" family {self.family}" if self.family else ""
-        return f"{self.vendor or 'unknown processor'}{family}, {self.capability}"
+        return f"{self.vendor or 'unknown processor'}{family}, {self.capability}{', bf16' if self.bf16 else ''}"
 
 
 class Area(NamedTuple):
@@ -91,13 +91,13 @@ class Choice(NamedTuple):
         }
         ours = [f"{name}{area}" for name, area in areas.items() if area != NONE]
         theirs = [name for name, area in areas.items() if area == NONE]
+        extras = (", GELU inside" if self.gelu else "", "; bf16 in blocks" if self.bf16 else "")
         if not ours:
-            return "fp32 products by PyTorch"
-        gelu = ", GELU inside" if self.gelu else ""
-        if not theirs and set(areas.values()) == {ALL}:
-            return f"fp32 products by oneDNN{gelu}"
+            return f"fp32 products by PyTorch{''.join(extras)}"
+        if set(areas.values()) == {ALL}:
+            return f"fp32 products by oneDNN{''.join(extras)}"
         rest = f"; by PyTorch: {', '.join(theirs)}" if theirs else ""
-        return f"fp32 products by oneDNN: {', '.join(ours)}{gelu}{rest}"
+        return f"fp32 products by oneDNN: {', '.join(ours)}{extras[0]}{rest}{extras[1]}"
 
 
 class Row(NamedTuple):
