@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 import swindow
-from helpers.definition import difference
+from helpers.definition import V2, difference, randomise
 from swindow import ModelCard, Preprocess
 from swindow.card import HeldOut
 from swindow.checkpoints import replacing
@@ -40,6 +40,29 @@ def test_round_trip(model, tmp_path):
     assert not again.training
     assert again.load_report.matched == len(model.state_dict())
     assert all(p.requires_grad for p in again.parameters())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"head_dim": (5, 3, 7), "num_heads": (3, 2, 5)},
+        {"head_dim": 10, "num_heads": (3, 2, 5), **V2},
+        {"head_dim": (5, 3, 7), "patch_size": (2, 2, 2), "merge_axes": (1, 2), "window_size": 4},
+    ],
+)
+def test_heads_of_any_number_of_channels(fields, tmp_path):
+    """Written with the config and read from it; from bare tensors too."""
+    model = randomise(swindow.create("swin_nano", num_classes=4, **fields)).eval()
+    swindow.save(model, tmp_path / "m.safetensors")
+    told = {"config": {"window_size": model.config.window_size}} if "similarity" in fields else {}
+    bare = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    x = torch.randn(2, 3, *(4, 33, 20)[-model.config.ndim :])
+    for again in (swindow.load(tmp_path / "m.safetensors"), swindow.load(bare, **told)):
+        assert again.config.head_dims == model.config.head_dims
+        assert torch.equal(model(x), again(x))
+    bare["stages.0.blocks.0.attn.qkv.weight"] = bare["stages.0.blocks.0.attn.qkv.weight"][:-3]
+    with pytest.raises(CheckpointError, match="has shape"):
+        swindow.load(bare, **told)
 
 
 def test_a_created_model_has_no_card_and_a_loaded_one_none_where_nothing_is_known(tmp_path):

@@ -602,7 +602,13 @@ def test_mistakes_are_one_line_and_have_their_status(run, checkpoint, picture, t
 
 
 def test_wrong_use_is_status_2():
-    for args in (["nonsense"], ["train"], ["train", "digits", "--epochs", "many"], []):
+    for args in (
+        ["nonsense"],
+        ["train"],
+        ["train", "digits", "--epochs", "many"],
+        ["train", "digits", "--product", "mkl"],
+        [],
+    ):
         done = subprocess.run([sys.executable, "-m", "swindow", *args], capture_output=True, text=True)
         assert done.returncode == 2, args
         assert (done.stdout == "") == bool(args)

@@ -22,6 +22,14 @@ def test_shorthands_are_expanded():
     assert [config.width(i) for i in range(2)] == [96, 192]
 
 
+def test_heads_of_any_number_of_channels():
+    assert SwinConfig(**TINY).head_dims == (8, 8)
+    config = SwinConfig(embed_dim=64, depths=(1, 1), num_heads=(6, 5), head_dim=10)  # which divide no width
+    assert config.head_dim == config.head_dims == (10, 10)
+    assert config.replace(head_dim=[3, 4]).head_dims == (3, 4)
+    assert SwinConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
 def test_three_axes_merge_height_and_width_unless_told_otherwise():
     clip = SwinConfig(**TINY, patch_size=(2, 4, 4), window_size=((8, 7, 7), 3))
     assert clip.window_size == ((8, 7, 7), (3, 3, 3))
@@ -42,6 +50,10 @@ def test_three_axes_merge_height_and_width_unless_told_otherwise():
         ({"num_heads": (1,)}, "num_heads: got (1,), expected a tuple of 2"),
         ({"num_heads": (1, 2, 4)}, "num_heads: got (1, 2, 4), expected a tuple of 2"),
         ({"num_heads": (1, 3)}, "num_heads[1]: got 3, which does not divide the 16 channels of stage 1"),
+        ({"head_dim": 0}, "head_dim: got (0, 0), expected a tuple of 2 of ints of at least 1"),
+        ({"head_dim": True}, "head_dim: got (True, True)"),
+        ({"head_dim": (4, 4, 4)}, "head_dim: got (4, 4, 4), expected a tuple of 2"),
+        ({"head_dim": 4.0}, "head_dim: got 4.0"),
         ({"patch_size": 0}, "patch_size: got (0, 0)"),
         ({"patch_size": 4.0}, "patch_size: got 4.0"),
         ({"patch_size": True}, "patch_size: got (True, True)"),

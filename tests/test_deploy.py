@@ -23,6 +23,12 @@ KINDS = {
     "cosine, all biases": ("swin_nano", {"similarity": "cosine"}),
     "extra norms": ("swin_nano", {"norm_placement": "post", "extra_norm_period": 2}),
     "video": ("swin3d_tiny", SMALL | {"window_size": (4, 3, 3)}),
+    "heads of other widths": ("swin_nano", {"num_heads": (3, 2, 5), "head_dim": (5, 40, 7)}),
+    "heads of other widths, v2": (
+        "swinv2_tiny_w8",
+        SMALL | {"window_size": 8, "pretrained_window_size": None, "num_heads": (5, 2, 3), "head_dim": 10},
+    ),
+    "heads of other widths, video": ("swin3d_tiny", SMALL | {"window_size": (4, 3, 3), "head_dim": (10, 40, 7)}),
     "own norms": ("swin_nano", {"out_norms": True, "num_classes": 0}),
 }
 
@@ -67,7 +73,9 @@ def test_blocks_of_any_size_change_nothing(kind, group, block, batch, side):
 
 
 @pytest.mark.parametrize("frozen", [(), ("logit_scale", "fc1", "table")])
-@pytest.mark.parametrize("kind", ["v1", "padding attended to", "v2", "video"])
+@pytest.mark.parametrize(
+    "kind", ["v1", "padding attended to", "v2", "video", "heads of other widths", "heads of other widths, v2"]
+)
 @settings(max_examples=8, deadline=None)
 @given(group=st.integers(1, 40_000), block=st.integers(1, 40_000), batch=st.integers(1, 3), side=st.integers(17, 50))
 def test_blocks_of_any_size_change_no_gradient(kind, frozen, group, block, batch, side):

@@ -41,14 +41,14 @@ def attend(way, *arguments):
 class Setting:
     """Random tokens, projection and bias for a problem, and the gradients with respect to all of them."""
 
-    def __init__(self, problem, heads=2, head_dim=2, batch=1, qkv_bias=True, dtype=torch.float64):
-        dim = heads * head_dim
+    def __init__(self, problem, heads=2, head_dim=2, batch=1, qkv_bias=True, dtype=torch.float64, dim=None):
+        dim = dim or heads * head_dim
         self.problem, self.g = problem, windows.resolve(*problem)
         self.head_dim, self.scale = head_dim, head_dim**-0.5
         self.y = torch.randn(batch, *problem.grid, dim, dtype=dtype, requires_grad=True)
-        self.qkv = randomise(nn.Linear(dim, 3 * dim, bias=qkv_bias)).to(dtype)
+        self.qkv = randomise(nn.Linear(dim, 3 * heads * head_dim, bias=qkv_bias)).to(dtype)
         self.position_bias = randomise(RelativePositionBias(problem.window, heads)).to(dtype)
-        self.cotangent = torch.randn_like(self.y)
+        self.cotangent = torch.randn(batch, *problem.grid, heads * head_dim, dtype=dtype)
 
     def by_definition(self):
         return definition.attention(self.y, self.qkv, self.position_bias.table, self.scale, self.problem)
@@ -93,6 +93,16 @@ def assert_equal(ours, theirs, setting, forward=1e-9, backward=1e-9):
 @example(Problem((5, 6, 7), (2, 2, 3), (0, 0, 0), SizeRule(mask_padding=False)), 2, 1, 1, False)
 def test_the_law(way, problem, heads, head_dim, batch, qkv_bias):
     setting = Setting(problem, heads, head_dim, batch, qkv_bias)
+    assert_equal(setting.attend(way), setting.by_definition()[0], setting)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=20)
+@given(problems(), st.integers(1, 3), st.integers(1, 4), st.integers(1, 7))
+@example(Problem((15, 15), (7, 7), (3, 3)), 3, 5, 8)
+@example(Problem((2, 9, 8), (2, 4, 3), (1, 2, 1)), 2, 3, 7)
+def test_the_law_where_heads_times_their_channels_are_not_the_width(way, problem, heads, head_dim, dim):
+    setting = Setting(problem, heads, head_dim, batch=2, dim=dim)
     assert_equal(setting.attend(way), setting.by_definition()[0], setting)
 
 

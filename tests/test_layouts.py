@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import swindow
-from helpers.definition import difference, randomise
+from helpers.definition import V2, difference, randomise
 from helpers.peers import (
     CLIP,
     NARROW,
@@ -32,6 +32,7 @@ from swindow.checkpoints import named
 from swindow.checkpoints.derived import Block, coordinates, index
 from swindow.checkpoints.layouts import LAYOUTS
 from swindow.checkpoints.layouts.own import OWN, OWN_SIMMIM
+from swindow.errors import CheckpointError
 from swindow.models import build
 
 NEAR = 2e-5
@@ -181,6 +182,46 @@ def test_timm(config, size, there_and_back):
     x = torch.randn(2, 3, *size)
     ours = there_and_back(model, x, "timm", maps=timm_maps, others=others, input_size=size, **told)
     assert list(ours.config.window_size) == [tuple(s.blocks[0].window_size) for s in model.layers]
+
+
+def test_timm_with_heads_of_any_number_of_channels(there_and_back, tmp_path):
+    """Its Swin has them; its SwinV2 and the other libraries' models have not, and are not written."""
+    swin = peer("timm.models.swin_transformer")
+    theirs = swin.SwinTransformer(
+        img_size=56, embed_dim=16, depths=(2, 1), num_heads=(3, 2), head_dim=(5, 9), window_size=7, num_classes=3
+    )
+    ours = there_and_back(theirs, torch.randn(2, 3, 56, 56), "timm", maps=timm_maps, input_size=56)
+    assert ours.config.head_dim == ours.config.head_dims == (5, 9)
+    assert swindow.adopt(theirs).config.head_dim == (5, 9)
+    swindow.save(ours, tmp_path / "folder", "timm", input_size=56)
+    timm = peer("timm")
+    x = torch.randn(1, 3, 56, 56)
+    with torch.no_grad():
+        again = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
+        assert difference(again(x), ours(x)) <= NEAR
+        assert difference(swindow.load(tmp_path / "folder")(x), ours(x)) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("layout", "fields"),
+    [(name, {}) for name in ("microsoft", "torchvision", "transformers_5", "mmpretrain")]
+    + [(name, V2) for name in ("microsoft", "torchvision", "mmpretrain", "timm")],
+)
+def test_other_layouts_refuse_heads_of_any_number_of_channels(layout, fields, tmp_path):
+    shape = {"embed_dim": 16, "depths": (1, 1), "num_heads": (3, 2), "num_classes": 3, "window_size": 4}
+    model = SwinTransformer(SwinConfig(**shape, head_dim=(5, 9), **fields))
+    expected = rf"layout '{layout}' .* this one has \(5, 9\) for \(3, 2\) heads; try layout 'swindow'"
+    with pytest.raises(CheckpointError, match=expected):
+        swindow.save(model, tmp_path / "x.pth", layout, input_size=64)
+    assert not (tmp_path / "x.pth").exists()
+
+
+@pytest.mark.parametrize("layout", ["microsoft", "torchvision", "timm"])
+def test_a_head_dim_that_is_the_usual_one_is_no_obstacle(layout, tmp_path):
+    fields = {"embed_dim": 16, "depths": (1, 1), "num_heads": (2, 4), "num_classes": 3, "window_size": 4}
+    ours = randomise(SwinTransformer(SwinConfig(**fields, head_dim=8))).eval()
+    swindow.save(ours, tmp_path / "x.pth", layout, input_size=32)
+    assert swindow.load(tmp_path / "x.pth").config.head_dims == (8, 8)
 
 
 @pytest.mark.parametrize("window", [8, 16])

@@ -30,7 +30,7 @@ def log_spaced(offset, trained):
 
 
 def attention_by_definition(y, attn, problem, trained):
-    """Cosine attention with the continuous bias, pair by pair, (B, *grid, C)."""
+    """Cosine attention with the continuous bias, pair by pair, (B, *grid, hd)."""
     tokens, keys = places(problem.grid), keys_of(problem)
     size = problem.grid if problem.rule.mask_padding else fit(problem).padded
     x = y.new_zeros(y.shape[0], *size, y.shape[-1])
@@ -50,7 +50,7 @@ def attention_by_definition(y, attn, problem, trained):
         cosine = torch.cosine_similarity(q[:, at, None], k[:, seen], dim=-1)  # (B, seen, h)
         weights = (cosine * scale + b).softmax(1)
         rows.append((weights[..., None] * v[:, seen]).sum(1).flatten(1))
-    return torch.stack(rows, 1).view(y.shape)
+    return torch.stack(rows, 1).unflatten(1, y.shape[1:-1])  # (B, *grid, hd)
 
 
 PROBLEMS = [
@@ -67,6 +67,17 @@ PROBLEMS = [
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_a_block_is_its_definition_forward_and_backward(grid, window, shift, rule, kernel):
     """On any rule, in both kernels; a window that shrinks keeps the coordinates of the one it was trained with."""
+    check_block(grid, window, shift, rule, kernel)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("grid", "window", "shift"), PROBLEMS)
+def test_so_it_is_where_heads_times_their_channels_are_not_the_width(grid, window, shift, kernel):
+    check_block(grid, window, shift, RULES[0], kernel, head_dim=3)
+
+
+def check_block(grid, window, shift, rule, kernel, **fields):
+    """Compares a block with its definition, forward and backward."""
     if rule.shrink == "min":  # made for windows of equal sides
         window, shift = window[-1:] * len(window), shift[-1:] * len(shift)
     trained = tuple(w + 1 for w in window)
@@ -79,6 +90,7 @@ def test_a_block_is_its_definition_forward_and_backward(grid, window, shift, rul
         pretrained_window_size=(trained,),
         **V2,
         **rule._asdict(),
+        **fields,
     )
     block = randomise(SwinBlock(config, 0, 0)).double().eval()
     block.shift = shift

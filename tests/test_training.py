@@ -31,8 +31,10 @@ from swindow.card import HeldOut, Preprocess
 from swindow.data import Splits, Subset
 from swindow.errors import CheckpointError, ConfigError, DataError, TrainingError
 from swindow.inference import evaluate
+from swindow.kernels import products
 from swindow.tasks import Classify, ClassifySettings
 from swindow.training import Progress, TrainConfig, folder, loop, train
+from swindow.training import state as states
 from swindow.training.feed import Batches, Plan, Work, split, start_method, stream
 from swindow.training.measure import measure
 from swindow.training.optimizer import parameter_groups
@@ -451,6 +453,124 @@ def test_a_run_with_other_settings_or_data_is_not_touched(tmp_path):
     assert not all(torch.equal(before[k], v) for k, v in weights(settings.out).items())
 
 
+# --- the processor ----------------------------------------------------------------------------------------------------
+
+ZEN5 = products.Processor("AuthenticAMD", 26, "AVX512", bf16=True)
+UNKNOWN = products.Processor("", 0, "DEFAULT")
+
+
+def on(monkeypatch, processor):
+    """Runs what follows on a processor that says this of itself; returns what a state records of it."""
+    monkeypatch.delenv(products.VARIABLE, raising=False)
+    monkeypatch.setattr(products, "processor", lambda: processor)
+    monkeypatch.setattr(
+        products, "_choice", getattr(products._choice, "__wrapped__", products._choice)
+    )  # its results are kept for one processor
+    return products.description()
+
+
+@pytest.mark.parametrize(
+    ("processor", "product", "expected"),
+    [
+        (ZEN5, None, "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN, GELU inside; bf16 in blocks"),
+        (ZEN5, "onednn", "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN"),
+        (ZEN5, "torch", "AuthenticAMD family 26, AVX512, bf16; fp32 products by PyTorch"),
+        (UNKNOWN, None, "unknown processor, DEFAULT; fp32 products by PyTorch"),
+        (
+            products.Processor("AuthenticAMD", 25, "AVX512"),
+            None,
+            "AuthenticAMD family 25, AVX512; fp32 products by oneDNN: inference, prepacked weights, training; "
+            "by PyTorch: gradients of weights; bf16 in blocks",
+        ),
+        (
+            products.Processor("AuthenticAMD", 23, "AVX2"),
+            None,
+            "AuthenticAMD family 23, AVX2; fp32 products by oneDNN: inference (up to 128 rows, from 1,048,576 "
+            "weights), prepacked weights (up to 512 rows, from 131,072 weights); "
+            "by PyTorch: training, gradients of weights",
+        ),
+    ],
+)
+def test_a_processor_and_its_products_in_words(processor, product, expected, monkeypatch):
+    monkeypatch.setattr(products.private, "has_onednn_linear", lambda: True)
+    on(monkeypatch, processor)
+    assert products.description(product) == expected
+
+
+def test_a_run_that_moves_to_another_processor_says_so_and_records_it(tmp_path, monkeypatch):
+    settings = small(tmp_path, epochs=4, save_minutes=0)
+    first = on(monkeypatch, ZEN5)
+    begun = Recorder(stop_at_step=3)  # the last step of the first epoch
+    with pytest.raises(KeyboardInterrupt):
+        train(some_digits(), settings, progress=begun)
+    assert resume(settings.out)[0].processors == [first]
+    again = Recorder(stop_at_step=4)  # the second step of the second epoch, on the same processor
+    with pytest.raises(KeyboardInterrupt):
+        train(some_digits(), settings, progress=again)
+    assert not [line for line in (*begun.notes, *again.notes) if line.startswith("processor")]
+
+    second = on(monkeypatch, UNKNOWN)
+    moved = Recorder(stop_at_step=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(some_digits(), settings, progress=moved)
+    assert [line for line in moved.notes if line.startswith("processor")] == [
+        f"processor: got {second}, the saved state is from {first}; the resumed run will not be bit-equal to one that "
+        "stays on one processor; try --product torch (or onednn) for a new run that moves between machines"
+    ]
+    settled = Recorder()
+    result = train(some_digits(), settings, progress=settled)
+    assert not [line for line in settled.notes if line.startswith("processor")]
+    assert [line["processor"] for line in result.history] == [first, f"{first} then {second}", second, second]
+    assert result.history == [json.loads(x) for x in (settings.out / "metrics.jsonl").open()]
+    on(monkeypatch, ZEN5)
+    complete = Recorder()
+    assert train(some_digits(), settings, progress=complete) == result
+    assert not [line for line in complete.notes if line.startswith("processor")]
+
+
+def resume(out):
+    whole = torch.load(out / "state.pt", weights_only=True)
+    return states.resume(out, json.loads(whole["identity"]))
+
+
+def test_another_product_on_the_same_processor_counts_too(tmp_path, monkeypatch):
+    settings = small(tmp_path, epochs=2)
+    before = on(monkeypatch, UNKNOWN)
+    with pytest.raises(KeyboardInterrupt):
+        train(some_digits(), settings, progress=Recorder(stop_at_step=4))
+    monkeypatch.setenv(products.VARIABLE, "onednn")
+    moved = Recorder()
+    result = train(some_digits(), settings, progress=moved)
+    assert any(f"the saved state is from {before}" in line for line in moved.notes)
+    assert result.history[-1]["processor"] == products.description("onednn") != before
+
+
+def test_the_product_is_a_setting_of_the_run(tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(swindow.SwinTransformer, "set_kernel", lambda self, **product: chosen.append(product))
+    settings = small(tmp_path, epochs=1, product="torch")
+    result = train(some_digits(), settings)
+    assert chosen == [{"product": "torch"}]
+    assert result.history[0]["processor"] == products.description("torch")
+    with pytest.raises(ConfigError, match=r"other settings: product 'torch' is now 'onednn'"):
+        train(some_digits(), dataclasses.replace(settings, product="onednn"))
+    train(some_digits(), small(tmp_path, epochs=1), overwrite=True)
+    assert chosen == [{"product": "torch"}, {"product": "onednn"}]  # without a setting a model keeps what it has
+
+
+def test_a_state_without_a_processor_goes_on_without_a_word(tmp_path):
+    settings = small(tmp_path, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(some_digits(), settings, progress=Recorder(stop_at_step=4))
+    whole = torch.load(settings.out / "state.pt", weights_only=True)
+    state = json.loads(whole["state"])
+    del state["processors"]
+    torch.save({**whole, "state": json.dumps(state)}, settings.out / "state.pt")
+    resumed = Recorder()
+    assert len(train(some_digits(), settings, progress=resumed).history) == 2
+    assert not [line for line in resumed.notes if line.startswith("processor")]
+
+
 def test_a_complete_run_is_left_as_it_is(tmp_path):
     settings = small(tmp_path, epochs=1)
     first = train(some_digits(), settings)
@@ -568,6 +688,7 @@ def test_skipped_files_are_told(tmp_path):
         {"held_out": 0.0},
         {"augment": "flip"},
         {"precision": "fp8"},
+        {"product": "mkl"},
         {"variant": "swin_nano", "weights": "a.safetensors"},
     ],
 )

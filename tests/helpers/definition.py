@@ -101,7 +101,7 @@ def table_row(p: Place, q: Place, window: Place) -> int:
 def attention(
     y: Tensor, qkv: Callable[[Tensor], Tensor], table: Tensor, scale: float, problem: Problem
 ) -> tuple[Tensor, Tensor]:
-    """Returns the attended tokens (B, *grid, C) and the probabilities (B, h, T, P), for tokens (B, *grid, C)."""
+    """Returns the attended tokens (B, *grid, hd) and the probabilities (B, h, T, P), for tokens (B, *grid, C)."""
     tokens, keys, seen = places(problem.grid), keys_of(problem), attends(problem)
     size = problem.grid if problem.rule.mask_padding else fit(problem).padded
     x = y.new_zeros(y.shape[0], *size, y.shape[-1])
@@ -115,7 +115,9 @@ def attention(
     bias = table[torch.tensor(rows)].permute(2, 0, 1)  # (h, T, P)
     logits = torch.einsum("bthd,bphd->bhtp", q[:, key_numbers(problem)], k) * scale + bias
     probabilities = logits.masked_fill(~seen, float("-inf")).softmax(-1)  # (B, h, T, P)
-    return torch.einsum("bhtp,bphd->bthd", probabilities, v).reshape(y.shape), probabilities.detach()
+    return torch.einsum("bhtp,bphd->bthd", probabilities, v).flatten(2).unflatten(
+        1, y.shape[1:-1]
+    ), probabilities.detach()
 
 
 RULES = [

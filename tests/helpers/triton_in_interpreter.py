@@ -31,17 +31,18 @@ CASES = {
 }
 
 
-def run(case, similarity, dtype=torch.float32, heads=2, d=8, batch=2, qkv_bias=True, exactly=False):
+def run(case, similarity, dtype=torch.float32, heads=2, d=8, batch=2, qkv_bias=True, exactly=False, dim=None):
     """What the kernel and the reference give, the last in fp32 too if asked, with the gradients of all that has one."""
     grid, window, shift, rule = CASES[case]
     window, shift = ((v,) * len(grid) if isinstance(v, int) else v for v in (window, shift))
     g = windows.resolve(grid, window, shift, rule)
     n = math.prod(g.window)
-    y = torch.randn(batch, *grid, heads * d, dtype=dtype, requires_grad=True)
-    qkv = randomise(nn.Linear(heads * d, 3 * heads * d, bias=qkv_bias)).to(dtype)
+    dim = dim or heads * d
+    y = torch.randn(batch, *grid, dim, dtype=dtype, requires_grad=True)
+    qkv = randomise(nn.Linear(dim, 3 * heads * d, bias=qkv_bias)).to(dtype)
     bias = torch.randn(heads, n, n, requires_grad=True)
     similar = (ScaledCosine if similarity == "cosine" else ScaledDotProduct)(heads, d)
-    cotangent = torch.randn(y.shape).to(dtype)
+    cotangent = torch.randn(batch, *grid, heads * d).to(dtype)
     for name in ("triton", "reference", "reference")[: 2 + exactly]:
         leaves = [y, bias, *qkv.parameters(), *similar.parameters()]
         out = kernels.attend(y, qkv, bias, g, similar, kernel=name)
@@ -70,6 +71,18 @@ def test_half_precision_is_as_near_as_the_reference_in_it(similarity, dtype):
         : 5 if cuts else None
     ]:  # the scale's gradient cancels
         assert difference(a, c) <= (8 if cuts else 2) * difference(b, c) + 1e-3
+
+
+@pytest.mark.parametrize(("case", "similarity"), [("7, padded", "dot"), ("video", "cosine")])
+def test_heads_times_their_channels_need_not_be_the_width(case, similarity):
+    for found, expected in zip(*run(case, similarity, heads=3, d=5, batch=1, dim=8), strict=True):
+        assert difference(found, expected) <= 2e-5
+
+
+def test_a_batch_of_0():
+    results = list(run("7, padded", "dot", batch=0))
+    assert results[0][0].shape == (0, 10, 9, 16)
+    assert all(a.shape == b.shape and not a.any() for a, b in zip(*results, strict=True))
 
 
 @pytest.mark.slow

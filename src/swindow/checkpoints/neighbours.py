@@ -274,6 +274,7 @@ def for_timm(config: SwinConfig, card: ModelCard, side: int) -> dict[str, dict[s
                 "mlp_ratio": config.mlp_ratio,
                 "window_size": max(windows) if v2 or len(set(windows)) == 1 else windows,
                 **({"pretrained_window_sizes": trained} if trained else {}),
+                **({"head_dim": config.head_dim} if config.head_dim and not v2 else {}),
             },
         }
     }

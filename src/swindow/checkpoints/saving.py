@@ -151,7 +151,6 @@ def _check_kind(config: SwinConfig, layout: Layout) -> None:
         "merge_norm": "post" if v2 else "pre",
         "merge_axes": tuple(range(config.ndim))[0 if layout.merges_all else -2 :],
         "final_merge": layout.merges_all,
-        "head_dim": None,
         "norm_eps": 1e-5,
     }
     for field, value in implied.items():
@@ -160,6 +159,12 @@ def _check_kind(config: SwinConfig, layout: Layout) -> None:
             raise CheckpointError(
                 f"layout {layout.name!r} has {field} {value!r} in such models, this one has {found!r}"
             )
+    usual = all(h * d == config.width(i) for i, (h, d) in enumerate(zip(config.num_heads, config.head_dims)))
+    if not usual and (v2 or not layout.head_dims):
+        raise CheckpointError(
+            f"layout {layout.name!r} has the stage's channels over its heads as head_dim in such models, this one has "
+            f"{config.head_dims} for {config.num_heads} heads; try layout 'swindow'"
+        )
     if config.qkv_bias not in (("qv", False) if v2 else (True, False)):
         raise CheckpointError(f"layout {layout.name!r} has no qkv_bias {config.qkv_bias!r} in such models")
 

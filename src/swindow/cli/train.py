@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, arg
 
@@ -25,6 +25,7 @@ class Settings(TrainConfig):
     drop_path_rate: Annotated[float | None, unset("FRACTION")] = None
     image_size: Annotated[int | None, unset("PIXELS")] = None
     value_range: Annotated[tuple[float, float] | None, unset("BLACK WHITE")] = None
+    product: Annotated[Literal["torch", "onednn"] | None, unset("{torch,onednn}")] = None
     workers: Annotated[int | None, unset("INT")] = None
     verify: Annotated[  # its flag is --no-verify
         bool,

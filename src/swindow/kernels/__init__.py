@@ -87,8 +87,7 @@ def attend(
         (B, *grid, hd), before the output projection.
     """
     if is_static(y.shape[:1]) and len(y) == 0:
-        t = qkv(y)
-        return t[..., : t.shape[-1] // 3]
+        kernel = "reference"  # which takes no images too, and gives every parameter a gradient of zeros
     return _implementation(kernel or _suitable(y, bias.shape[-1], similarity))(y, qkv, bias, g, similarity, dropout)
 
 

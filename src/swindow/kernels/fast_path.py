@@ -21,8 +21,9 @@ def may_run(x: Tensor, *modules: nn.Module) -> bool:
     Not while tracing, scripting, compiling or exporting; not under a dispatch or function mode, a functorch transform
     or forward-mode differentiation; not with a hook on a module or on all; not on tensors of a subclass; and a layer of
     PyTorch has to be of exactly its class, with plain parameters: quantised, wrapped and parametrised layers are not.
+    Nor for an empty input, for which there is nothing to save.
     """
-    return _is_plain(x) and not _is_watched() and all(_is_bare(module) for module in modules)
+    return _is_plain(x) and not _is_watched() and x.numel() > 0 and all(_is_bare(module) for module in modules)
 
 
 def _is_watched() -> bool:

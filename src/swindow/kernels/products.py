@@ -42,7 +42,8 @@ class Processor(NamedTuple):
     bf16: bool = False
 
     def __str__(self) -> str:
-        return f"{self.vendor or 'unknown'} family {self.family}, {self.capability}"
+        family = f" family {self.family}" if self.family else ""
+        return f"{self.vendor or 'unknown processor'}{family}, {self.capability}{', bf16' if self.bf16 else ''}"
 
 
 class Area(NamedTuple):
@@ -54,6 +55,9 @@ class Area(NamedTuple):
     def holds(self, rows: int, weights: int) -> bool:
         """Returns whether a product is in it."""
         return rows <= self.rows and weights >= self.weights
+
+    def __str__(self) -> str:
+        return "" if self == ALL else f" (up to {self.rows:,} rows, from {self.weights:,} weights)"
 
 
 ALL, NONE = Area(2**62, 0), Area(0, 2**62)
@@ -77,6 +81,23 @@ class Choice(NamedTuple):
     weight_gradient: Area
     gelu: bool
     bf16: bool = False
+
+    def __str__(self) -> str:
+        areas = {
+            "inference": self.plain,
+            "prepacked weights": self.packed,
+            "training": self.training,
+            "gradients of weights": self.weight_gradient,
+        }
+        ours = [f"{name}{area}" for name, area in areas.items() if area != NONE]
+        theirs = [name for name, area in areas.items() if area == NONE]
+        extras = (", GELU inside" if self.gelu else "", "; bf16 in blocks" if self.bf16 else "")
+        if not ours:
+            return f"fp32 products by PyTorch{''.join(extras)}"
+        if set(areas.values()) == {ALL}:
+            return f"fp32 products by oneDNN{''.join(extras)}"
+        rest = f"; by PyTorch: {', '.join(theirs)}" if theirs else ""
+        return f"fp32 products by oneDNN: {', '.join(ours)}{extras[0]}{rest}{extras[1]}"
 
 
 class Row(NamedTuple):
@@ -167,8 +188,13 @@ def _choice(product: str | None, variable: str | None) -> Choice:
 
 
 def description(product: str | None = None) -> str:
-    """Returns the processor and its products in one line, as a run's state records them."""
-    return f"{processor()}: {choice(product)}"
+    """Returns the processor and its products in one line, as a run's state records them.
+
+    Example:
+        >>> description("torch").partition("; ")[2]
+        'fp32 products by PyTorch'
+    """
+    return f"{processor()}; {choice(product)}"
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, product: str | None = None, gelu: bool = False) -> Tensor:

@@ -13,6 +13,7 @@ Elsewhere it is a frozen copy of the model.
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn, cast
 
 import torch
@@ -46,8 +47,8 @@ class DeployedTransformer(nn.Module):
         super().__init__()
         prepared: Any = copy.deepcopy(model)
         prepared.eval().requires_grad_(False)
-        weight = prepared.patch_embed.proj.weight
-        if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
+        weight = prepared.patch_embed.weight()
+        if weight is not None and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
             for stage in cast("list[SwinStage]", prepared.stages):
                 blocks = cast("list[SwinBlock]", stage.blocks)
                 stage.blocks = nn.Sequential(*(DeployedBlock(block, i > 0, product) for i, block in enumerate(blocks)))
@@ -62,20 +63,25 @@ class DeployedTransformer(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """As of the model."""
-        with full_precision(x):
+        with self._checked(x):
             return self.model(x)
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """As of the model."""
-        with full_precision(x):
+        with self._checked(x):
             return self.model.features(x)
 
     @torch.no_grad()
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """As of the model."""
-        with full_precision(x):
+        with self._checked(x):
             return self.model.pyramid(x)
+
+    def _checked(self, x: Tensor) -> AbstractContextManager[object]:
+        """Checks an input as the model does; returns a context without autocast."""
+        self.model.patch_embed.check(x)
+        return full_precision(x)
 
     def deploy(self) -> DeployedTransformer:
         """Returns itself."""

@@ -90,7 +90,8 @@ class SwinTransformer(nn.Module):
         """Returns the logits (B, num_classes) of images (B, in_chans, H, W); the features where there is no head.
 
         Raises:
-            InputError: the input has the wrong number of axes or channels, or is empty.
+            InputError: the input is no dense tensor, or of a wrong shape, type or device. A batch of 0 images is
+                allowed: its results are empty, and its gradients are 0.
         """
         return recorded(self.head, self.features(x))
 

@@ -8,6 +8,12 @@ from typing import Any, Literal
 
 from ..errors import ConfigError
 
+_KNOWN: dict[str, tuple[str | None, ...]] = {
+    "augment": ("auto", "photo", "affine", "none"),
+    "precision": ("auto", "fp32", "bf16"),
+    "product": (None, "torch", "onednn"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -43,6 +49,8 @@ class TrainConfig:
         seed: seed of the split, the initial weights, the order of the images and all augmentation.
         device: where to run, for instance cpu, cuda or cuda:1; auto takes a GPU if there is one.
         precision: fp32, or bf16 for mixed precision; auto takes bf16 on GPUs that support it, else fp32.
+        product: what multiplies matrices in fp32 on a CPU: torch or onednn; by default what the environment variable
+            SWINDOW_PRODUCT says, else what was measured to suit the processor. The two round differently.
         workers: processes that read images; the result does not depend on it. By default 0 for data in memory, else
             the number of cores, at most 4.
         save_minutes: minutes between two saved states of the run within an epoch; the end of each epoch is saved too.
@@ -70,6 +78,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    product: Literal["torch", "onednn"] | None = None
     workers: int | None = None
     save_minutes: float = 5.0
     verify: bool = True
@@ -97,9 +106,10 @@ class TrainConfig:
             value = getattr(self, field)
             if value is not None and not 0 <= value < 1:
                 raise ConfigError(f"{field}: got {value!r}, expected a fraction from 0 up to, not including, 1")
-        for field, known in (("augment", ("auto", "photo", "affine", "none")), ("precision", ("auto", "fp32", "bf16"))):
+        for field, known in _KNOWN.items():
             if getattr(self, field) not in known:
-                raise ConfigError(f"{field}: got {getattr(self, field)!r}, expected one of {', '.join(known)}")
+                names = ", ".join(str(name) for name in known if name is not None)
+                raise ConfigError(f"{field}: got {getattr(self, field)!r}, expected one of {names}")
 
     def identity(self) -> dict[str, Any]:
         """Returns the settings that decide the result, as JSON values: a stopped run goes on only where they agree."""

@@ -20,6 +20,7 @@ from ..card import HeldOut
 from ..checkpoints import load, replacing
 from ..data import DataInfo, Dataset, Splits
 from ..errors import ConfigError, TrainingError, nearest
+from ..kernels import products
 from ..models import SwinTransformer
 from ..tasks import TASKS, Batch, Task
 from . import folder, plots, summary
@@ -165,6 +166,13 @@ def chosen(
     return kind(kind_of_settings(**choice.task)), choice.lr, choice.why
 
 
+def processor(device: torch.device, product: str | None) -> str:
+    """Returns what computes on a device, in one line: a run on another one is not bit-equal."""
+    if device.type == "cpu":
+        return products.description(product)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 class Run:
     """A training run in one process: the model, how it is trained, and how far it has got."""
 
@@ -193,6 +201,8 @@ class Run:
         for module in self.model.modules():
             if isinstance(module, SwinTransformer):
                 module.set_grad_checkpointing(s.grad_checkpointing)
+                if s.product is not None:
+                    module.set_kernel(product=s.product)
         self.model.to(here.device)
         self.optimizer = adamw(self.model, s.weight_decay)
         bf16_here = here.device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -221,9 +231,20 @@ class Run:
         if weights:
             self.model.load_state_dict(weights["model"])
             self.optimizer.load_state_dict(weights["optimizer"])
+        self.note_processor()
         self.parallel = Parallel(self.model, self.here)
         work = self.plan.work(self.state.epoch, self.state.step)
         self.feed: Iterator[Batch] = stream(self.batches, work, self.workers, pin=self.here.device.type == "cuda")
+
+    def note_processor(self) -> None:
+        """Writes down what computes from here on, and says so where another processor computed before."""
+        now = "; ".join(dict.fromkeys(self.here.gather(processor(self.here.device, self.settings.product))))
+        before = self.state.moved_to(now)
+        if before is not None and self.state.epoch < self.settings.epochs:
+            self.progress.note(
+                f"processor: got {now}, the saved state is from {before}; the resumed run will not be bit-equal to one "
+                "that stays on one processor; try --product torch (or onednn) for a new run that moves between machines"
+            )
 
     def close(self) -> None:
         """Ends the workers."""
@@ -321,9 +342,11 @@ class Run:
                 **figures,
                 "images_per_s": round(images_per_s, 1),
                 "seconds": round(seconds, 2),
+                "processor": " then ".join(self.state.processors),
             }
         )
         self.state.step, self.state.sums = 0, {}
+        self.state.processors = self.state.processors[-1:]
         self.state.tables = {name: value for name, value in found.items() if name not in figures}
         names = ["model.safetensors"]
         if self.best is self.state.history[-1]:

@@ -52,11 +52,16 @@ class World(NamedTuple):
             raise outcome[1]
         return outcome[0]
 
+    def gather(self, value: T) -> list[T]:
+        """Returns the value of every process, in their order."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
     def compute(self, metric: Metric) -> dict[str, Any]:
         """Returns the figures of the metrics of all processes together: computed on the first, the same on all."""
-        metrics: list[Any] = [metric] * self.size
-        if self.size > 1:
-            dist.all_gather_object(metrics, metric)
+        metrics: list[Any] = self.gather(metric)
 
         def together() -> dict[str, Any]:
             metrics[0].merge(metrics[1:])

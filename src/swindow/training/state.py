@@ -35,6 +35,8 @@ class State:
         sums: what those steps add up to, over all processes: of every loss its sum and the number of its units.
         history: the figures of every epoch done.
         tables: what the last evaluation gave besides figures.
+        processors: what computed the epoch under way, one after the other, each in one line; the last is that of the
+            last step.
     """
 
     epoch: int = 0
@@ -42,6 +44,20 @@ class State:
     sums: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     tables: dict[str, Any] = dataclasses.field(default_factory=dict)
+    processors: list[str] = dataclasses.field(default_factory=list)
+
+    def moved_to(self, processor: str) -> str | None:
+        """Takes note of what computes from here on; returns what computed before, where that was another.
+
+        Args:
+            processor: in one line.
+        """
+        before = self.processors[-1] if self.processors else None
+        if self.step == 0:
+            self.processors = [processor]
+        elif before != processor:
+            self.processors.append(processor)
+        return None if before == processor else before
 
     def means(self) -> dict[str, float]:
         """Returns the mean of every loss over the steps done of this epoch."""

@@ -34,6 +34,7 @@ class Layout:
         one_window: whether all stages have one window.
         merges_all: whether merging halves all axes, and follows the last stage too; else H and W, and it does not.
         needs_patch_norm: whether its patch embedding always has a norm.
+        head_dims: whether its Swin (not SwinV2) may have heads of any number of channels.
         needs_size: whether its files hold masks for one size of image.
         left_out: our keys that it has no place for and does well without, and why.
         fits: whether keys (with ``body``) look like this library's, where another has the same names.
@@ -60,6 +61,7 @@ class Layout:
     one_window: bool = False
     merges_all: bool = False
     needs_patch_norm: bool = False
+    head_dims: bool = False
     needs_size: bool = False
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fits: Callable[[Collection[str]], bool] = lambda keys: True

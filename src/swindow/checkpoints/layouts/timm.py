@@ -22,6 +22,7 @@ TIMM = (
         rule={"mask_padding": False},
         settles="axis",
         needs_patch_norm=True,
+        head_dims=True,
         left_out=NO_PRETRAINING,
         preprocess={"crop_fraction": 0.9},
     ),
