@@ -27,7 +27,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, config: SwinConfig) -> None:
         super().__init__()
         convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[config.ndim]
-        self.patch_size = config.patch_size
+        self.patch_size, self.in_chans = config.patch_size, config.in_chans
         self.pads = config.patch_remainder == "pad"
         patch: Any = config.patch_size
         self.proj = convolution(config.in_chans, config.embed_dim, kernel_size=patch, stride=patch)
@@ -48,7 +48,7 @@ class PatchEmbed(nn.Module):
 
     def _other_axes(self, x: Tensor) -> str:
         """What to do with an input of another number of axes."""
-        n, chans = len(self.patch_size), self.proj.in_channels
+        n, chans = len(self.patch_size), self.in_chans
         what = {2: "image", 3: "clip"}.get(n, "sequence")
         if n == 3 and x.ndim == 4 and (x.shape[1] == chans or x.shape[0] != chans):
             return "x.unsqueeze(2) for images, as clips of one frame"
@@ -57,7 +57,14 @@ class PatchEmbed(nn.Module):
         return f"x.unsqueeze(0) for a single {what}" if x.ndim == n + 1 else f"an input of {n + 2} axes"
 
     def _check(self, x: Tensor) -> None:
-        n, chans = len(self.patch_size), self.proj.in_channels
+        if not isinstance(x, Tensor):
+            hint = (
+                "torch.export.export(model, (images,)), or a Tracer whose leaf modules are PatchEmbed and SwinStage"
+                if isinstance(x, torch.fx.Proxy)
+                else "torch.as_tensor(images)"
+            )
+            raise InputError(f"got an input of type {type(x).__name__}, expected a tensor; try {hint}")
+        n, chans = len(self.patch_size), self.in_chans
         axes = ("height", "width") if n == 2 else ("frames", "height", "width")[-n:]
         expected = f"expected (batch, {chans} channels, {', '.join(axes)})"
         if x.ndim != n + 2:
