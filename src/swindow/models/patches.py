@@ -56,7 +56,7 @@ class PatchEmbed(nn.Module):
             return "x.transpose(1, 2).flatten(0, 1) for the frames of clips, as images"
         return f"x.unsqueeze(0) for a single {what}" if x.ndim == n + 1 else f"an input of {n + 2} axes"
 
-    def _check(self, x: Tensor) -> None:
+    def _check(self, x: object) -> None:
         if not isinstance(x, Tensor):
             hint = (
                 "torch.export.export(model, (images,)), or a Tracer whose leaf modules are PatchEmbed and SwinStage"
