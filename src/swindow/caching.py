@@ -18,7 +18,8 @@ _caches: list[functools._lru_cache_wrapper[Any]] = []
 def cached_by_shape(make: Callable[..., Made]) -> Callable[..., Made]:
     """Decorates a function of sizes and a device that makes tensors: its last 64 results are kept.
 
-    It just runs while compiling and under a mode in which tensors hold nothing (FakeTensorMode).
+    It just runs while compiling or tracing, which records what it does and has tensors for sizes, and under a mode in
+    which tensors hold nothing (FakeTensorMode).
     """
     # A tensor made in inference mode could not be saved for backward later.
     cached = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(make))
@@ -26,7 +27,8 @@ def cached_by_shape(make: Callable[..., Made]) -> Callable[..., Made]:
 
     @functools.wraps(make)
     def get(*sizes: object) -> Made:
-        if torch.compiler.is_compiling() or (private.has_dispatch_modes() and type(torch.empty(0)) is not Tensor):
+        records = torch.compiler.is_compiling() or private.is_tracing()
+        if records or (private.has_dispatch_modes() and type(torch.empty(0)) is not Tensor):
             return make(*sizes)
         return cached(*sizes)
 

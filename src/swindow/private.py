@@ -5,7 +5,7 @@ They are looked up once, when this module is imported. Nothing else in the packa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -66,6 +66,17 @@ def has_hooks(module: nn.Module) -> bool:
     """Returns whether somebody sees or changes the calls of a module."""
     state = module.__dict__
     return "forward" in state or any(state.get(name, True) for name in _HOOKS)
+
+
+def hooks_of(module: nn.Module) -> list[Any]:
+    """Returns where a module keeps its hooks, of every kind that this PyTorch has."""
+    return [value for name, value in vars(module).items() if name.endswith("_hooks")]
+
+
+def parameters_of(module: nn.Module) -> Iterable[Tensor | None]:
+    """Returns a layer's own parameters, None where it has none of a name, without the cost of ``parameters()``."""
+    found: dict[str, Tensor | None] | None = module.__dict__.get("_parameters")
+    return module.parameters(recurse=False) if found is None else found.values()
 
 
 # --- operations -------------------------------------------------------------------------------------------------------

@@ -130,7 +130,9 @@ def _suitable(y: Tensor, n: int, similarity: Similarity) -> str:
     modules = (similarity,) if isinstance(similarity, nn.Module) else ()
     if cpu.suits(y) and fast_path.may_run(y, *modules):
         return "cpu" if torch.is_grad_enabled() or n < cpu.LARGE_WINDOW else "sdpa"
-    return "reference" if private.forward_mode() else "sdpa"  # PyTorch's attention has no forward-mode derivative
+    # PyTorch's attention has no forward-mode derivative, and on a CPU FLOP counters do not know its operator.
+    counted = y.device.type == "cpu" and not torch.compiler.is_compiling() and private.has_dispatch_modes()
+    return "reference" if private.forward_mode() or counted else "sdpa"
 
 
 def _implementation(name: str) -> Callable[..., Tensor]:

@@ -41,7 +41,7 @@ def _is_bare(module: nn.Module) -> bool:
         return False
     if type(module).__module__.partition(".")[0] == _OURS:
         return all(_is_bare(child) for child in module.children())
-    return type(module) in _PLAIN and all(p is None or _is_plain(p) for p in module._parameters.values())
+    return type(module) in _PLAIN and all(p is None or _is_plain(p) for p in private.parameters_of(module))
 
 
 def _is_plain(x: Tensor) -> bool:

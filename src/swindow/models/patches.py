@@ -7,13 +7,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import is_tensor_like
 
-from .. import kernels, private, windows
+from .. import kernels, windows
 from ..caching import cached_by_shape, is_static
 from ..config import PerAxis, SwinConfig
-from ..errors import InputError
 from ..windows import Geometry, SizeRule
+from . import inputs
 from .init import linear
 from .norms import NORMS
 
@@ -38,131 +37,14 @@ class PatchEmbed(nn.Module):
         """Returns the tokens (B, *grid, C) of an image (B, in_chans, *pixels); grid = ceil(pixels / patch).
 
         Raises:
-            InputError: see ``check``.
+            InputError: see ``inputs.check``.
         """
-        self.check(x)
+        inputs.check(x, self.proj, self.in_chans, self.patch_size, self.pads)
         if self.pads:
             x = pad_to_multiple(x, self.patch_size)
         x = self.proj(x).movedim(1, -1)  # (B, *grid, C)
         x = self.norm(x)
         return x
-
-    def check(self, x: Any) -> None:
-        """Checks an input of the model; a batch of 0 images is one.
-
-        What only stands for a tensor (``torch.fx.Proxy``) is let through.
-
-        Raises:
-            InputError: it is no dense tensor; it has another number of axes or channels, or no pixels; it is of another
-                type than the weights (without autocast) or on another device.
-        """
-        if not isinstance(x, Tensor):
-            if is_tensor_like(x):
-                return
-            raise InputError(f"got an input of type {_type_name(x)}, expected a tensor {self._shape()}; try {_made(x)}")
-        if x.is_nested or x.layout is not torch.strided:
-            layout, hint = ("nested", "one call per size") if x.is_nested else (x.layout, "x.to_dense()")
-            raise InputError(f"got an input of layout {layout}, expected a dense tensor {self._shape()}; try {hint}")
-        self._check_shape(x)
-        self._check_kind(x)
-
-    def weight(self) -> Tensor | None:
-        """Returns a floating parameter of the projection, which tells type and device; None: there is none.
-
-        The projection may be another layer than was built here: adapted, quantised or wrapped.
-        """
-        return next((p for p in self.proj.parameters() if p.is_floating_point()), None)
-
-    def _shape(self) -> str:
-        """The shape that an input should have, in words."""
-        axes = (
-            ("height", "width") if len(self.patch_size) == 2 else ("frames", "height", "width")[-len(self.patch_size) :]
-        )
-        return f"(batch, {self.in_chans} channels, {', '.join(axes)})"
-
-    def _other_axes(self, x: Tensor) -> str:
-        """What to do with an input of another number of axes."""
-        n, chans = len(self.patch_size), self.in_chans
-        what = {2: "image", 3: "clip"}.get(n, "sequence")
-        if n == 3 and x.ndim == 4 and (x.shape[1] == chans or x.shape[0] != chans):
-            return "x.unsqueeze(2) for images, as clips of one frame"
-        if n == 2 and x.ndim == 5:
-            return "x.transpose(1, 2).flatten(0, 1) for the frames of clips, as images"
-        return f"x.unsqueeze(0) for a single {what}" if x.ndim == n + 1 else f"an input of {n + 2} axes"
-
-    def _check_shape(self, x: Tensor) -> None:
-        got, expected = f"got an input of shape {tuple(x.shape)}", f"expected {self._shape()}"
-        if x.ndim != len(self.patch_size) + 2:
-            raise InputError(f"{got}, {expected}; try {self._other_axes(x)}")
-        if x.shape[1] != self.in_chans:
-            hint = (
-                "move the channels to axis 1"
-                if x.shape[-1] == self.in_chans
-                else f"create the model with in_chans={x.shape[1]}"
-            )
-            raise InputError(f"{got}, {expected}; try: {hint}")
-        pixels = x.shape[2:]
-        if is_static(pixels) and 0 in pixels:
-            raise InputError(
-                f"got an empty input of shape {tuple(x.shape)}, {expected}; try height and width of at least 1"
-            )
-        if not self.pads and any(a < p for a, p in zip(pixels, self.patch_size)):
-            raise InputError(f"{got}, smaller than a patch {self.patch_size}; pad it")
-
-    def _check_kind(self, x: Tensor) -> None:
-        """Raises InputError for a type or device that the projection does not take."""
-        weight = self.weight()
-        if not x.is_floating_point() and not (x.is_quantized and weight is None):
-            raise InputError(f"got an input of type {x.dtype}, expected a floating type; try {_floating(x)}")
-        if weight is None or private.has_hooks(self.proj):  # which may move or convert it
-            return
-        if x.device != weight.device:
-            raise InputError(
-                f"got an input on {x.device}, expected the model's {weight.device}; try {_moved(x, weight)}"
-            )
-        if x.dtype != weight.dtype and not _casts(x, weight):
-            raise InputError(
-                f"got an input of type {x.dtype}, expected the model's {weight.dtype}; try x.to({weight.dtype})"
-            )
-
-
-def _casts(x: Tensor, weight: Tensor) -> bool:
-    """Returns whether autocast converts both; it does not convert float64."""
-    types = (x.dtype, weight.dtype)
-    return not x.is_meta and torch.is_autocast_enabled(x.device.type) and torch.float64 not in types
-
-
-def _type_name(x: object) -> str:
-    """The name of an object's type, with its package where it has one."""
-    kind = type(x)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-
-
-def _made(x: object) -> str:
-    """How a tensor is made of another object."""
-    if type(x).__module__ == "numpy":
-        return "torch.from_numpy(x)"
-    if isinstance(x, (list, tuple)) and x:
-        return "torch.stack(x)" if all(isinstance(image, Tensor) for image in x) else "torch.tensor(x)"
-    return "swindow.predict(model, x) for files and PIL images"
-
-
-def _floating(x: Tensor) -> str:
-    """How a tensor of a floating type is made of another."""
-    if x.is_complex():
-        return "x.abs(), or torch.cat((x.real, x.imag), 1) with twice the channels"
-    if x.is_quantized:
-        return "x.dequantize()"
-    return "x.float() / 255, normalised" if x.dtype == torch.uint8 else "x.float(), normalised"
-
-
-def _moved(x: Tensor, weight: Tensor) -> str:
-    """How an input comes to the device of the weights."""
-    if x.is_meta:
-        return "an input with data, which a meta tensor has not, or model.to('meta') for shapes alone"
-    if weight.is_meta:
-        return "a model with weights, or x.to('meta') for shapes alone"
-    return f"x.to('{weight.device}')"
 
 
 class PatchMerging(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 import torch.nn.functional as F
@@ -174,6 +174,12 @@ class SwinTransformer(nn.Module):
             raise ConfigError(f"set_grad_checkpointing: got stages {tuple(chosen)}, expected numbers below {count}")
         for i, stage in enumerate(self.stages):
             cast("SwinStage", stage).grad_checkpointing = i in chosen
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuses ``torch.jit.script``, which asks every module: it knows neither caches nor geometry."""
+        raise ConfigError(
+            "got a model for torch.jit.script, which cannot compile it; try torch.jit.trace or torch.export.export"
+        )
 
     def _frozen(self) -> list[nn.Module]:
         """What ``config.frozen_stages`` keeps from training."""

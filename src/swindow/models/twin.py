@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import private
 from .swin import SwinTransformer
 
 
@@ -19,7 +20,7 @@ def evaluation_twin(model: SwinTransformer) -> SwinTransformer:
     shared: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
     for module in model.modules():  # tensors that are neither: those of pruning, or that a hook keeps
         shared |= {id(value): value for value in vars(module).values() if isinstance(value, Tensor)}
-        shared |= {id(value): value for name, value in vars(module).items() if name.endswith("_hooks")}
+        shared |= {id(hooks): hooks for hooks in private.hooks_of(module)}
     shared |= {id(value): value for value in (model.config, model.card, model.load_report)}
     twin = copy.deepcopy(model, shared)
     for module in twin.modules():
