@@ -101,7 +101,7 @@ def linear(layer: nn.Linear, x: Tensor, bias: Tensor | None = None, kernel: Kern
         kernel: what to compute with.
     """
     fast = kernel.attention in (None, "cpu") and x.device.type == "cpu" and cpu.computed(x) == torch.float32
-    if fast and fast_path.may_run(x, layer):
+    if fast and type(layer) is nn.Linear and fast_path.may_run(x, layer):
         return products.linear(x, layer.weight, layer.bias if bias is None else bias, kernel.product)
     y: Tensor = layer(x)
     return y if bias is None else y + bias
@@ -117,7 +117,8 @@ def mlp(layers: nn.Module, y: Tensor, kernel: Kernel = AUTO) -> Tensor:
     """
     part: Any = layers
     drops = layers.training and (part.drop1.p or part.drop2.p)
-    fast = kernel.attention in (None, "cpu") and not drops and cpu.suits(y)
+    same = [type(part.fc1), type(part.act), type(part.fc2)] == [nn.Linear, nn.GELU, nn.Linear]
+    fast = kernel.attention in (None, "cpu") and same and not drops and cpu.suits(y)
     if fast and (cpu.trains_in_groups(y) or not torch.is_grad_enabled()) and fast_path.may_run(y, layers):
         fc1, fc2 = part.fc1, part.fc2
         return cpu.mlp(y, fc1.weight, fc1.bias, fc2.weight, fc2.bias, kernel.product)

@@ -23,7 +23,7 @@ def may_run(x: Tensor, *modules: nn.Module) -> bool:
     PyTorch has to be of exactly its class, with plain parameters: quantised, wrapped and parametrised layers are not.
     Nor for an empty input, for which there is nothing to save.
     """
-    return _is_plain(x) and not _is_watched() and x.numel() > 0 and all(_is_bare(module) for module in modules)
+    return _is_plain(x) and not _is_watched() and x.numel() > 0 and all(is_bare(module) for module in modules)
 
 
 def _is_watched() -> bool:
@@ -36,12 +36,13 @@ def _is_watched() -> bool:
     )
 
 
-def _is_bare(module: nn.Module) -> bool:
-    if private.has_hooks(module):
+def is_bare(module: nn.Module) -> bool:
+    """Returns whether a module and all in it are as they were built: of our or PyTorch's classes, without hooks."""
+    if private.has_hooks(module) or not all(p is None or _is_plain(p) for p in private.parameters_of(module)):
         return False
     if type(module).__module__.partition(".")[0] == _OURS:
-        return all(_is_bare(child) for child in module.children())
-    return type(module) in _PLAIN and all(p is None or _is_plain(p) for p in private.parameters_of(module))
+        return all(is_bare(child) for child in module.children())
+    return type(module) in _PLAIN and getattr(module, "approximate", "none") == "none"  # the GELU
 
 
 def _is_plain(x: Tensor) -> bool:

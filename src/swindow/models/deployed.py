@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from .. import private, windows
 from ..config import PerAxis, SwinConfig
 from ..errors import ConfigError
-from ..kernels import cpu, products
+from ..kernels import cpu, fast_path, products
 from ..precision import full_precision
 from .attention import ScaledCosine, WindowAttention
-from .block import SwinBlock
+from .block import Mlp, SwinBlock
+from .inputs import weight_of
 from .norms import post_norm
 from .stage import SwinStage
 
@@ -47,13 +48,14 @@ class DeployedTransformer(nn.Module):
         super().__init__()
         prepared: Any = copy.deepcopy(model)
         prepared.eval().requires_grad_(False)
-        weight = prepared.patch_embed.weight()
+        weight = weight_of(prepared.patch_embed.proj)
         if weight is not None and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
             for stage in cast("list[SwinStage]", prepared.stages):
-                blocks = cast("list[SwinBlock]", stage.blocks)
-                stage.blocks = nn.Sequential(*(DeployedBlock(block, i > 0, product) for i, block in enumerate(blocks)))
-                if not isinstance(stage.merge, nn.Identity):
-                    merge: Any = stage.merge
+                for i, block in enumerate(cast("list[SwinBlock]", stage.blocks)):
+                    if _is_built_here(block):
+                        stage.blocks[i] = DeployedBlock(block, i > 0, product)
+                merge: Any = stage.merge
+                if type(getattr(merge, "reduction", None)) is nn.Linear and fast_path.is_bare(merge):
                     merge.reduction = Product(merge.reduction.weight, merge.reduction.bias, product)
         self.model = prepared
         self.config: SwinConfig = prepared.config
@@ -71,6 +73,12 @@ class DeployedTransformer(nn.Module):
         """As of the model."""
         with self._checked(x):
             return self.model.features(x)
+
+    @torch.no_grad()
+    def encode(self, tokens: Tensor) -> Tensor:
+        """As of the model."""
+        with full_precision(tokens):
+            return self.model.encode(tokens)
 
     @torch.no_grad()
     def pyramid(self, x: Tensor) -> list[Tensor]:
@@ -106,6 +114,15 @@ class DeployedTransformer(nn.Module):
 
     def _refuse(self, verb: str) -> NoReturn:
         raise ConfigError(f"cannot {verb} a deployed model, it is frozen; {verb} the model it was made from")
+
+
+def _is_built_here(block: SwinBlock) -> bool:
+    """Returns whether nobody has put other layers into a block (adapted, quantised), or hooks on them."""
+    attn, mlp = block.attn, block.mlp
+    parts = (block.norm1, attn.qkv, attn.similarity, attn.proj, block.norm2, mlp)
+    types = [type(part) for part in (attn.qkv, attn.proj, mlp, mlp.fc1, mlp.act, mlp.fc2)]
+    same = types == [nn.Linear, nn.Linear, Mlp, nn.Linear, nn.GELU, nn.Linear]
+    return same and not private.has_hooks(block) and not private.has_hooks(attn) and all(map(fast_path.is_bare, parts))
 
 
 class Product(nn.Module):

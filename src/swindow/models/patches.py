@@ -39,12 +39,16 @@ class PatchEmbed(nn.Module):
         Raises:
             InputError: see ``inputs.check``.
         """
-        inputs.check(x, self.proj, self.in_chans, self.patch_size, self.pads)
+        self.check(x)
         if self.pads:
             x = pad_to_multiple(x, self.patch_size)
         x = self.proj(x).movedim(1, -1)  # (B, *grid, C)
         x = self.norm(x)
         return x
+
+    def check(self, x: Any) -> None:
+        """Raises InputError for what is no input of the model; see ``inputs.check``."""
+        inputs.check(x, self.proj, self.in_chans, self.patch_size, self.pads)
 
 
 class PatchMerging(nn.Module):
