@@ -12,6 +12,7 @@ in the same rounds. Batches of 8 are measured again, with peak memory, in a proc
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 import subprocess
@@ -30,19 +31,26 @@ from torch import Tensor, nn
 import swindow
 from swindow import timing
 from swindow.inference.bench import matrix_products
+from swindow.kernels import products
 
 COMMAND = "make bench (python benchmarks/speed.py)"
 RESULTS = Path(__file__).resolve().parent / "results"
+HALF_TOLERANCE = 5e-2
 TOLERANCE = 2e-5  # largest difference between the outputs of two libraries, over the largest output
 
 
 class Case(NamedTuple):
-    """A model, a batch, an image; ``rounds`` over the number asked for."""
+    """A model, a batch, an image; ``rounds`` over the number asked for; ``half``: under autocast to bfloat16."""
 
     variant: str
     batch: int
     size: tuple[int, int]
     rounds: float = 1.0
+    half: bool = False
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the libraries run."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.half)
 
 
 INFERENCE = (
@@ -53,10 +61,12 @@ INFERENCE = (
     Case("swinv2_tiny_w8", 8, (256, 256), 0.6),
     Case("swinv2_tiny_w8", 1, (768, 1024), 0.5),
 )
+HALF = (Case("swin_tiny", 1, (224, 224), 1, half=True), Case("swin_tiny", 8, (224, 224), 0.6, half=True))
 TRAINING = (Case("swin_tiny", 8, (224, 224), 0.5), Case("swinv2_tiny_w8", 8, (256, 256), 0.4))
+HALF_TRAINING = tuple(case._replace(half=True) for case in TRAINING)
 QUICK = (Case("swin_tiny", 1, (224, 224)),)
 ALONE = ((TRAINING[0], True), (TRAINING[1], True), (INFERENCE[1], False), (INFERENCE[4], False))  # case, training
-OURS, DEPLOYED = "swindow", "swindow deploy"
+OURS, DEPLOYED, BFLOAT16 = "swindow", "swindow deploy", "swindow, weights in bfloat16"
 HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
 
 
@@ -69,8 +79,11 @@ def main(rounds: int = 8, out: Path = RESULTS, quick: bool = False) -> None:
         quick: one small image, to see that it works.
     """
     result = measure.provenance(COMMAND)
-    result["inference"] = [inference(case, rounds) for case in (QUICK if quick else INFERENCE)]
-    result["training"] = [training(case, rounds) for case in (QUICK if quick else TRAINING)]
+    result["processor"] = products.description()
+    bf16 = products.processor().bf16
+    small = QUICK + tuple(case._replace(half=True) for case in QUICK if bf16)
+    result["inference"] = [inference(case, rounds) for case in (small if quick else INFERENCE + HALF * bf16)]
+    result["training"] = [training(case, rounds) for case in (small if quick else TRAINING + HALF_TRAINING * bf16)]
     result["alone"] = [alone(case, training) for case, training in (((QUICK[0], False),) if quick else ALONE)]
     result["startup"] = startup(3 if quick else 9)
     result |= {"versions": versions(), "hardware": measure.hardware()}
@@ -84,17 +97,19 @@ def main(rounds: int = 8, out: Path = RESULTS, quick: bool = False) -> None:
 def inference(case: Case, rounds: int) -> dict[str, Any]:
     """Ours, plain and deployed, and every peer; the limit, and the same with prepacked weights."""
     model, x = build(case)
-    calls: dict[str, nn.Module] = {OURS: model, DEPLOYED: model.deploy()}
+    calls: dict[str, nn.Module] = {OURS: model, BFLOAT16 if case.half else DEPLOYED: twin(model, case.half)}
     found, errors = installed(model, case.size), {}
     calls |= found
     with torch.no_grad():
         expected = model(x)
-        for name, call in calls.items():
-            errors[name] = difference(call(x), expected)
+        with case.autocast():
+            for name, call in calls.items():
+                errors[name] = difference(call(x).float(), expected)
     accept(errors, case)
-    cases: dict[str, timing.Call] = {"products": matrix_products(model, x)}
-    cases["products, prepacked"] = matrix_products(model, x, prepacked=True)
-    cases |= {name: inferring(call, x) for name, call in calls.items()}
+    cases: dict[str, timing.Call] = {"products": within(case, matrix_products(model, x))}
+    if not case.half:
+        cases["products, prepacked"] = matrix_products(model, x, prepacked=True)
+    cases |= {name: within(case, inferring(call, x)) for name, call in calls.items()}
     return summary(case, cases, rounds, errors, list(found))
 
 
@@ -103,9 +118,9 @@ def training(case: Case, rounds: int) -> dict[str, Any]:
     model, x = build(case)
     found, errors = installed(model, case.size), {}
     calls: dict[str, nn.Module] = {OURS: model} | found
-    steps = {name: step(call, x) for name, call in calls.items()}
-    products = matrix_products(model, x, training=True)
-    return summary(case, {"products": products} | steps, rounds, errors, list(found))
+    steps = {name: step(call, x, case) for name, call in calls.items()}
+    alone = within(case, matrix_products(model, x, training=True))
+    return summary(case, {"products": alone} | steps, rounds, errors, list(found))
 
 
 def alone(case: Case, training: bool) -> dict[str, Any]:
@@ -129,6 +144,7 @@ sys.path.insert(0, sys.argv[1])
 import measure, speed
 from swindow import timing
 from swindow.inference.bench import matrix_products
+from swindow.kernels import products
 *fields, training = json.loads(sys.argv[3])
 case = speed.Case(*fields)
 model, x = speed.build(case)
@@ -139,7 +155,8 @@ else:
     products = matrix_products(model, x, training=training)
     if library is not model:
         del model
-    run = (speed.step if training else speed.inferring)(library, x)
+    run = speed.step(library, x, case) if training else speed.inferring(library, x)
+    measure._trim()
     measure._reset_peak()
     before = measure._peak()
     for _ in range(3):
@@ -176,14 +193,41 @@ def inferring(model: nn.Module, x: Tensor) -> timing.Call:
     return lambda: torch.no_grad()(model)(x)
 
 
-def step(model: nn.Module, x: Tensor) -> timing.Call:
+def step(model: nn.Module, x: Tensor, case: Case) -> timing.Call:
     model.train()
 
     def run() -> None:
         model.zero_grad(set_to_none=True)
-        model(x).square().mean().backward()
+        with case.autocast():
+            y = model(x)
+        y.float().square().mean().backward()
 
     return run
+
+
+def within(case: Case, run: timing.Call) -> timing.Call:
+    def call() -> Any:
+        with case.autocast():
+            return run()
+
+    return call
+
+
+def twin(model: swindow.SwinTransformer, half: bool) -> nn.Module:
+    """The deployed twin, or the model with its weights in bfloat16."""
+    return Half(copy.deepcopy(model).bfloat16()) if half else model.deploy()
+
+
+class Half(nn.Module):
+    """A model in bfloat16 that takes images in fp32."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return self.model(x.bfloat16())
 
 
 def summary(
@@ -202,7 +246,8 @@ def summary(
     for name in rows if fastest else ():
         rows[name]["fastest peer"] = timing.ratio(seconds[name], seconds[fastest])._asdict()
     shown = ", ".join(f"{name} {row['products']['median']:.2f}" for name, row in rows.items())
-    print(f"{case.variant}, batch {case.batch}, {case.size}: {shown}", flush=True)
+    half = ", bfloat16" if case.half else ""
+    print(f"{case.variant}, batch {case.batch}, {case.size}{half}: {shown}", flush=True)
     return case._asdict() | {"rows": rows, "fastest_peer": fastest}
 
 
@@ -211,7 +256,7 @@ def accept(errors: dict[str, float], case: Case) -> None:
     whole = 32 * (8 if "v2" in case.variant else 7)  # pixels of a window in the last stage
     pads = any(side % whole for side in case.size)
     for name, error in errors.items():
-        if not error <= TOLERANCE and not (name == "timm" and pads):
+        if not error <= (HALF_TOLERANCE if case.half else TOLERANCE) and not (name == "timm" and pads):
             raise RuntimeError(f"{case}: {name} differs by {error:.1e}")
 
 

@@ -10,8 +10,8 @@ HEAD = """# Speed on a CPU
 
 Time over the time of the *matrix products*: the linear layers of the blocks alone, through `F.linear`, at the same
 sizes and in the same rounds; the median, with quartiles. All libraries have the same weights, run in turns in one
-process, and gave the same outputs first (last column: largest difference over the largest output). fp32, eager PyTorch,
-memory allocator as shipped.
+process, and gave the same outputs first (last column: largest difference over the largest output). fp32 unless it says
+bfloat16 (autocast, against fp32), eager PyTorch, memory allocator as shipped.
 """
 
 
@@ -25,12 +25,14 @@ def page(result: dict[str, Any], about: str) -> str:
     lines += startup(result["startup"])
     v = result["versions"]
     others = ", ".join(f"{name} {v[name]}" for name in ("timm", "torchvision", "transformers") if name in v)
-    return "\n".join((*lines, about, f"- compared with: {others}", ""))
+    products = [f"- products: {result['processor']}"] if "processor" in result else []
+    return "\n".join((*lines, about, f"- compared with: {others}", *products, ""))
 
 
 def table(case: dict[str, Any]) -> list[str]:
     size = "x".join(map(str, reversed(case["size"])))
-    lines = [f"### {case['variant']}, batch {case['batch']}, {size} pixels", ""]
+    half = ", bfloat16" if case.get("half") else ""
+    lines = [f"### {case['variant']}, batch {case['batch']}, {size} pixels{half}", ""]
     lines += [
         "| | over the matrix products | over the fastest peer | median (s) | difference |",
         "|---|---:|---:|---:|---:|",
