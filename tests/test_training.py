@@ -472,14 +472,20 @@ def on(monkeypatch, processor):
 @pytest.mark.parametrize(
     ("processor", "product", "expected"),
     [
-        (ZEN5, None, "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN, GELU inside; bf16 in blocks"),
+        (
+            ZEN5,
+            None,
+            "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN (from 5 million multiplications), "
+            "GELU inside; bf16 in blocks",
+        ),
         (ZEN5, "onednn", "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN"),
         (ZEN5, "torch", "AuthenticAMD family 26, AVX512, bf16; fp32 products by PyTorch"),
         (UNKNOWN, None, "unknown processor, DEFAULT; fp32 products by PyTorch"),
         (
             products.Processor("AuthenticAMD", 25, "AVX512"),
             None,
-            "AuthenticAMD family 25, AVX512; fp32 products by oneDNN: inference, prepacked weights, training; "
+            "AuthenticAMD family 25, AVX512; fp32 products by oneDNN: inference (from 25 million multiplications), "
+            "prepacked weights (from 5 million multiplications), training (from 25 million multiplications); "
             "by PyTorch: gradients of weights; bf16 in blocks",
         ),
         (

@@ -33,7 +33,6 @@ _dispatch_modes = _assume(_find("utils", "_python_dispatch", "is_in_torch_dispat
 _function_modes = _assume(_find("_C", "_len_torch_function_stack"))
 _tracing = _assume(_find("jit", "is_tracing"))
 _global_hooks = _assume(_find("nn", "modules", "module", "_has_any_global_hook"))
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def forward_mode() -> bool:
@@ -65,7 +64,11 @@ def has_global_hooks() -> bool:
 def has_hooks(module: nn.Module) -> bool:
     """Returns whether somebody sees or changes the calls of a module."""
     state = module.__dict__
-    return "forward" in state or any(state.get(name, True) for name in _HOOKS)
+    try:
+        hooks = state["_forward_hooks"] or state["_forward_pre_hooks"]
+        return bool(hooks or state["_backward_hooks"] or state["_backward_pre_hooks"] or "forward" in state)
+    except KeyError:  # this PyTorch keeps them elsewhere
+        return True
 
 
 def hooks_of(module: nn.Module) -> list[Any]:

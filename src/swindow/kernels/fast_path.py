@@ -38,11 +38,15 @@ def _is_watched() -> bool:
 
 def is_bare(module: nn.Module) -> bool:
     """Returns whether a module and all in it are as they were built: of our or PyTorch's classes, without hooks."""
-    if private.has_hooks(module) or not all(p is None or _is_plain(p) for p in private.parameters_of(module)):
+    if private.has_hooks(module):
         return False
-    if type(module).__module__.partition(".")[0] == _OURS:
-        return all(is_bare(child) for child in module.children())
-    return type(module) in _PLAIN and getattr(module, "approximate", "none") == "none"  # the GELU
+    for parameter in private.parameters_of(module):
+        if parameter is not None and not _is_plain(parameter):
+            return False
+    kind = type(module)
+    if kind in _PLAIN:
+        return kind is not nn.GELU or module.approximate == "none"
+    return kind.__module__.partition(".")[0] == _OURS and all(map(is_bare, module.children()))
 
 
 def _is_plain(x: Tensor) -> bool:

@@ -137,7 +137,7 @@ class Product(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None, product: str | None = None) -> None:
         super().__init__()
         self.weight, self.bias, self.choice = weight, bias, products.choice(product)
-        pays = weight.dtype == torch.float32 and self.choice.packed.holds(0, weight.numel())
+        pays = weight.dtype == torch.float32 and self.choice.packed.holds_some(weight.numel())
         self.packed = private.onednn_packed(weight.detach()) if pays else None
 
     def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
