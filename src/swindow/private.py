@@ -140,8 +140,7 @@ def softmax_backward(gradient: Tensor, probabilities: Tensor) -> Tensor:
 
 def has_static_value(size: Any) -> bool:
     """Returns whether a size is a number and not a symbol that stays open, while torch.compile looks at the code."""
-    try:
-        from torch.fx.experimental.symbolic_shapes import has_static_value as has
-    except ImportError:
-        return False
-    return bool(has(size))
+    from torch.fx.experimental import symbolic_shapes
+
+    has = getattr(symbolic_shapes, "has_static_value", None)  # an ImportError would not compile
+    return has is not None and bool(has(size))
