@@ -475,8 +475,7 @@ def on(monkeypatch, processor):
         (
             ZEN5,
             None,
-            "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN (from 5 million multiplications), "
-            "GELU inside; bf16 in blocks",
+            "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN (from 5 million multiplications), GELU inside",
         ),
         (ZEN5, "onednn", "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN"),
         (ZEN5, "torch", "AuthenticAMD family 26, AVX512, bf16; fp32 products by PyTorch"),

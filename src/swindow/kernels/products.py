@@ -129,8 +129,8 @@ TABLE = (
         "AuthenticAMD",
         range(26, 100),
         "AVX512",
-        Choice(MEDIUM, MEDIUM, MEDIUM, MEDIUM, gelu=True, bf16=True),
-        "2 cores of an AMD EPYC, family 26 by its rate, 2026-11: oneDNN 500 GFLOP/s, MKL 210; training and GELU too",
+        Choice(MEDIUM, MEDIUM, MEDIUM, MEDIUM, gelu=True),
+        "2 cores of an AMD EPYC, family 26 by its rate, 2026-11: oneDNN 500 GFLOP/s, MKL 210; not bf16",
     ),
     Row(
         "AuthenticAMD",
