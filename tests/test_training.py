@@ -475,7 +475,8 @@ def on(monkeypatch, processor):
         (
             ZEN5,
             None,
-            "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN (from 5 million multiplications), GELU inside",
+            "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN (from 5 million multiplications), "
+            "GELU inside",
         ),
         (ZEN5, "onednn", "AuthenticAMD family 26, AVX512, bf16; fp32 products by oneDNN"),
         (ZEN5, "torch", "AuthenticAMD family 26, AVX512, bf16; fp32 products by PyTorch"),
