@@ -149,7 +149,7 @@ def test_without_static_values_sizes_count_as_open(monkeypatch):
     model, x = randomise(SwinTransformer(CONFIG)).eval(), torch.randn(2, 3, 37, 26)
     for lacks in (False, True):  # PyTorch's compiler knows its own function: it is looked up first
         if lacks:
-            monkeypatch.delattr(symbolic_shapes, "has_static_value")
-        assert private.has_static_value(3) is not lacks
+            monkeypatch.delattr(symbolic_shapes, "has_static_value", raising=False)  # 2.6 and 2.7 have none
+        assert private.has_static_value(3) is hasattr(symbolic_shapes, "has_static_value")
         torch.compiler.reset()
         assert difference(torch.compile(model, backend="eager", fullgraph=True)(x), model(x)) <= 2e-5

@@ -32,7 +32,15 @@ _functorch_active = _assume(_find("_C", "_are_functorch_transforms_active"))
 _dispatch_modes = _assume(_find("utils", "_python_dispatch", "is_in_torch_dispatch_mode"))
 _function_modes = _assume(_find("_C", "_len_torch_function_stack"))
 _tracing = _assume(_find("jit", "is_tracing"))
-_global_hooks = _assume(_find("nn", "modules", "module", "_has_any_global_hook"))
+_global_hooks = tuple(
+    [True] if hooks is None else hooks  # hooks by number; the careful answer where they are kept elsewhere
+    for hooks in (
+        _find("nn", "modules", "module", "_global_forward_hooks"),
+        _find("nn", "modules", "module", "_global_forward_pre_hooks"),
+        _find("nn", "modules", "module", "_global_backward_hooks"),
+        _find("nn", "modules", "module", "_global_backward_pre_hooks"),
+    )
+)
 
 
 def forward_mode() -> bool:
@@ -58,7 +66,7 @@ def has_modes() -> bool:
 
 def has_global_hooks() -> bool:
     """Returns whether a hook sees every module that is called."""
-    return bool(_global_hooks())
+    return any(_global_hooks)
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -142,5 +150,5 @@ def has_static_value(size: Any) -> bool:
     """Returns whether a size is a number and not a symbol that stays open, while torch.compile looks at the code."""
     from torch.fx.experimental import symbolic_shapes
 
-    has = getattr(symbolic_shapes, "has_static_value", None)  # an ImportError would not compile
+    has = getattr(symbolic_shapes, "has_static_value", None)  # not in PyTorch 2.6 and 2.7
     return has is not None and bool(has(size))

@@ -43,12 +43,17 @@ class Geometry(NamedTuple):
     @property
     def windows(self) -> PerAxis:
         """Windows along each axis of the padded grid."""
-        return tuple(p // w for p, w in zip(self.padded, self.window, strict=True))
+        return count(self)
 
     @property
     def pads(self) -> bool:
         """Whether the grid had to be padded."""
         return self.grid != self.padded
+
+
+def count(g: Geometry) -> PerAxis:
+    """Returns ``g.windows``; PyTorch 2.6 to 2.9 compile this, but not the property of a named tuple."""
+    return tuple(p // w for p, w in zip(g.padded, g.window))
 
 
 def resolve(grid: Sequence[int], window: Sequence[int], shift: Sequence[int], rule: SizeRule | None = None) -> Geometry:
@@ -193,9 +198,9 @@ def order(g: Geometry, device: torch.device | None = None) -> tuple[Tensor, Tens
 def _places(g: Geometry, device: torch.device | None) -> list[Tensor]:
     """For each axis, the place on it of every token in window order; they broadcast to (*windows, *window)."""
     n, places = len(g.grid), []
-    for axis, (count, w) in enumerate(zip(g.windows, g.window)):
-        i = torch.arange(count, device=device)[:, None] * w + torch.arange(w, device=device)
-        places.append(i.view(count, *(1,) * (n - 1), w, *(1,) * (n - 1 - axis)))
+    for axis, (windows, w) in enumerate(zip(count(g), g.window)):
+        i = torch.arange(windows, device=device)[:, None] * w + torch.arange(w, device=device)
+        places.append(i.view(windows, *(1,) * (n - 1), w, *(1,) * (n - 1 - axis)))
     return places
 
 
@@ -213,7 +218,7 @@ def labels(g: Geometry, device: torch.device | None = None) -> Tensor:
         >>> labels(resolve((4,), (2,), (1,))).tolist()
         [[0, 0], [1, 2]]
     """
-    label = torch.zeros(*g.windows, *g.window, dtype=torch.int64, device=device)
+    label = torch.zeros(*count(g), *g.window, dtype=torch.int64, device=device)
     padding = torch.zeros_like(label, dtype=torch.bool)
     for i, n, p, w, s in zip(_places(g, device), g.grid, g.padded, g.window, g.shift):
         if s:

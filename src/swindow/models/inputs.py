@@ -45,7 +45,10 @@ def check(x: Any, proj: nn.Module, in_chans: int, patch_size: PerAxis, pads: boo
 
 def weight_of(layer: nn.Module) -> Tensor | None:
     """Returns a floating parameter of a layer, which tells type and device; None: there is none (quantised layers)."""
-    return next((p for p in layer.parameters() if p.is_floating_point()), None)
+    for parameter in layer.parameters():  # PyTorch 2.6 to 2.8 do not compile next(..., None)
+        if parameter.is_floating_point():
+            return parameter
+    return None
 
 
 def _check_shape(x: Tensor, expected: str, in_chans: int, patch_size: PerAxis, pads: bool) -> None:

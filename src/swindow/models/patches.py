@@ -88,7 +88,7 @@ class PatchMerging(nn.Module):
         x = x.flatten(1, -2)  # (B, H*W, C)
         if not is_static(grid) or g.pads:
             x = F.pad(x, [0, 0, 0, 1])  # one zero token, which every place of padding reads
-        return x.index_select(1, _neighbours(g, x.device)).view(x.shape[0], *g.windows, chans)
+        return x.index_select(1, _neighbours(g, x.device)).view(x.shape[0], *windows.count(g), chans)
 
 
 @cached_by_shape
