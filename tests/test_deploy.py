@@ -1,16 +1,20 @@
 """What runs faster in inference gives what the plain model gives: blocks of tokens, few rows, the deployed twin."""
 
+import copy
+import pickle
 from unittest import mock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from helpers.definition import difference, randomise
 from helpers.kernels import using
 from swindow import ConfigError, SwindowError, create, save
 from swindow.kernels import cpu
+from swindow.models import SwinBlock, WindowAttention
 from swindow.models.deployed import DeployedTransformer
 
 SMALL = {"embed_dim": 24, "depths": (2, 2, 2), "num_heads": (1, 2, 4), "num_classes": 7}
@@ -147,3 +151,68 @@ def test_hooks_see_every_layer_once():
     with mock.patch.object(cpu, "BLOCK", 1):
         model(images(model, (32, 32), 2))
     assert [tuple(shape[:-1]) for shape in seen] == [(2, 16, 16)]
+
+
+class Thrice(nn.Module):
+    def forward(self, x):
+        return 3 * x
+
+
+class OtherAttention(WindowAttention):
+    def forward(self, y, g):
+        return 3 * super().forward(y, g)
+
+
+class OtherBlock(SwinBlock):
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
+def _hook(model):
+    model.stages[0].blocks[0].drop_path.register_forward_hook(lambda module, args, y: 3 * y)
+
+
+def _replace(name):
+    return lambda model: model.stages[0].blocks[0].set_submodule(name, Thrice())
+
+
+def _subclass(name, kind):
+    return lambda model: setattr(model.stages[0].blocks[0].get_submodule(name), "__class__", kind)
+
+
+CHANGES = {
+    "hook": _hook,
+    "dropout": _replace("attn.drop"),
+    "stochastic depth": _replace("drop_path"),
+    "attention": _subclass("attn", OtherAttention),
+    "block": _subclass("", OtherBlock),
+    "block left out": lambda model: model.stages[0].blocks.__setitem__(1, nn.Identity()),
+    "other MLP": lambda model: setattr(model.stages[0].blocks[1], "mlp", nn.Sequential(nn.Linear(24, 24), nn.ReLU())),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@torch.no_grad()
+def test_the_twin_keeps_what_somebody_changed(change):
+    model = build("video")
+    model.set_kernel("reference")
+    CHANGES[change](model)
+    x = images(model, (20, 24))
+    if change == "other MLP":
+        model.double()
+    assert difference(model.deploy()(x), model(x)) <= 1e-9
+
+
+@torch.no_grad()
+def test_the_twin_does_not_write_over_what_a_hook_was_given():
+    model, seen = build("v1"), []
+    model.stages[0].blocks[0].register_forward_hook(lambda module, args, y: seen.append((y, y.clone())))
+    model.deploy()(images(model, (40, 40)))
+    assert torch.equal(*seen[0])
+
+
+def test_the_twin_is_not_copied():
+    twin = build("v1", torch.float32).deploy()
+    for act in (copy.deepcopy, copy.copy, pickle.dumps):
+        with pytest.raises(ConfigError, match="cannot copy"):
+            act(twin)

@@ -283,3 +283,51 @@ def test_threads_with_models_on_other_kernels_do_not_meet():
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: (name := list(models)[i % 4], torch.no_grad()(models[name])(x)), range(80)))
     assert all(torch.equal(y, expected[name]) for name, y in found)
+
+
+def test_dropout_of_an_mlp_is_asked_of_its_own_flag():
+    """Monte Carlo dropout: a model in evaluation mode whose dropouts train."""
+    model = create("swin_nano", drop_rate=0.5, num_classes=3).eval()
+    for block in model.stages[0].blocks:
+        block.mlp.drop1.train()
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert not torch.equal(model(x), model(x))
+
+
+@pytest.mark.parametrize("kernel", [*KERNELS, None])
+def test_first_gradients_for_second_ones_where_a_block_is_applied_twice(kernel):
+    model = randomise(create("swin_nano", num_classes=3)).double().eval()
+    model.set_kernel(kernel if kernel != "sdpa" else "reference")  # PyTorch's attention has no second derivative
+    block, x = model.stages[0].blocks[1], torch.randn(1, 9, 7, 32, dtype=torch.float64)
+    found = [
+        torch.autograd.grad(block(block(x)).square().sum(), list(block.parameters()), create_graph=graph)
+        for graph in (False, True)
+    ]
+    assert all(difference(a, b) <= 1e-9 for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("kernel", [*KERNELS, None])
+def test_an_mlp_may_have_no_bias_and_no_dropout(kernel):
+    model = create("swin_nano", num_classes=3).train()
+    model.set_kernel(kernel)
+    mlp = model.stages[0].blocks[0].mlp
+    mlp.fc1, mlp.drop1 = nn.Linear(mlp.fc1.in_features, mlp.fc1.out_features, bias=False), nn.Identity()
+    model(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert mlp.fc1.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_functional_call_uses_the_scale_that_it_was_given(frozen):
+    fields = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 4, "num_classes": 3}
+    model = randomise(create("swinv2_tiny_w8", **fields, pretrained_window_size=None)).double().eval()
+    given = {name: p.detach() + 0.3 * torch.randn_like(p) for name, p in model.named_parameters()}
+    for tensors in (dict(model.named_parameters()), given):
+        for name, p in tensors.items():
+            p.requires_grad_(not (frozen and "logit" in name))
+    leaves, x, found = [p for p in given.values() if p.requires_grad], torch.randn(1, 3, 30, 25).double(), []
+    for kernel in ("reference", None):
+        model.set_kernel(kernel)
+        out = torch.func.functional_call(model, given, (x,))
+        found.append(torch.autograd.grad(out.square().sum(), leaves))
+    assert all(difference(a, b) <= 1e-8 for a, b in zip(*found, strict=True))

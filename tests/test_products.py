@@ -153,3 +153,12 @@ def test_a_product_is_not_used_where_somebody_looks_on():
     layer.register_forward_hook(lambda *call: seen.append(1))
     kernels.linear(layer, x, kernel=kernels.Kernel(product="onednn"))
     assert seen == [1]
+
+
+@needs_onednn
+@pytest.mark.parametrize("stride", [0, 2])
+@torch.no_grad()
+def test_a_bias_may_lie_anyhow_in_memory(stride):
+    x, weight, bias = torch.randn(9, 6), torch.randn(4, 6), torch.randn(8).as_strided((4,), (stride,))
+    assert difference(products.linear(x, weight, bias, "onednn"), F.linear(x, weight, bias)) <= 2e-6
+    assert difference(Product(weight, bias, "onednn")(x), F.linear(x, weight, bias)) <= 2e-6

@@ -114,6 +114,7 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = F
         gelu: whether the exact GELU follows.
     """
     assert _linear_pointwise is not None
+    bias = None if bias is None else bias.contiguous()  # it reads it as if it were
     result: Tensor = _linear_pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none")
     return result
 

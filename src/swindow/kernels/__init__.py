@@ -116,9 +116,7 @@ def mlp(layers: nn.Module, y: Tensor, kernel: Kernel = AUTO) -> Tensor:
         kernel: what to compute with.
     """
     part: Any = layers
-    drops = layers.training and (part.drop1.p or part.drop2.p)
-    same = [type(part.fc1), type(part.act), type(part.fc2)] == [nn.Linear, nn.GELU, nn.Linear]
-    fast = kernel.attention in (None, "cpu") and same and not drops and cpu.suits(y)
+    fast = kernel.attention in (None, "cpu") and cpu.suits(y) and fast_path.is_plain_mlp(layers)
     if fast and (cpu.trains_in_groups(y) or not torch.is_grad_enabled()) and fast_path.may_run(y, layers):
         fc1, fc2 = part.fc1, part.fc2
         return cpu.mlp(y, fc1.weight, fc1.bias, fc2.weight, fc2.bias, kernel.product)

@@ -64,12 +64,14 @@ def attend(
         q, k, v = _split(qkv(x), heads)
         return *_similar(similarity, q, k), v
 
-    if dropout or not trains_in_groups(y) or not fast_path.may_run(y):
+    learns = isinstance(similarity, torch.nn.Module)
+    scaled: Similarity | None = getattr(similarity, "scaled", None) if learns else similarity
+    if dropout or scaled is None or not trains_in_groups(y) or not fast_path.may_run(y):
         return attend_by_head(y, by_head, bias, g, dropout)
     order = plan(g, y.device)
     x = _reordered(y.flatten(1, -2), order.gather, order.scatter)  # (B, nW*N, C)
     parameters = similarity.parameters() if isinstance(similarity, torch.nn.Module) else ()
-    x = _Groups.apply(qkv(x), bias, order, similarity, *parameters)  # type: ignore[no-untyped-call]  # (B, nW*N, C)
+    x = _Groups.apply(qkv(x), bias, order, scaled, *parameters)  # type: ignore[no-untyped-call]  # (B, nW*N, C)
     return _reordered(x, order.scatter, order.gather).unflatten(1, g.grid)  # (B, *grid, C)
 
 
@@ -79,9 +81,11 @@ def _split(t: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
-def _similar(similarity: Similarity, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+def _similar(
+    similarity: Callable[..., tuple[Tensor, Tensor]], q: Tensor, k: Tensor, *parameters: Tensor
+) -> tuple[Tensor, Tensor]:
     """Scales queries and keys (h, W, N, d)."""
-    q, k = similarity(q.transpose(0, 1), k.transpose(0, 1))
+    q, k = similarity(q.transpose(0, 1), k.transpose(0, 1), *parameters)
     return q.transpose(0, 1), k.transpose(0, 1)
 
 
@@ -161,7 +165,9 @@ class _Groups(torch.autograd.Function):
         out = t.new_empty(*t.shape[:-1], t.shape[-1] // 3)
         for start, box, result in _boxes(bias, t, out):
             q, k, v = _split(box.view(-1, bias.shape[1], t.shape[-1]), len(bias))
-            o = _attend_group(*_similar(similarity, q, k), v, bias, order, len(box), start)  # (h, b*w, N, d)
+            o = _attend_group(
+                *_similar(similarity, q, k, *parameters), v, bias, order, len(box), start
+            )  # (h, b*w, N, d)
             _by_head(result, v).copy_(o)
         return out
 
@@ -170,7 +176,7 @@ class _Groups(torch.autograd.Function):
         t, bias, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():
             d_t, d_bias, *rest = _differentiably(
-                _Groups.plainly(ctx.order, ctx.similarity), ctx.saved_tensors, gradient
+                _Groups.plainly(ctx.order, ctx.similarity), (t, bias, *parameters), gradient
             )
             return d_t, d_bias, None, None, *rest
         learned = [p for p in parameters if p.requires_grad]
@@ -178,7 +184,7 @@ class _Groups(torch.autograd.Function):
         for start, box, d_box, d_out in _boxes(bias, t, d_t, gradient.contiguous()):
             raw_q, raw_k, v = _split(box.view(-1, bias.shape[1], t.shape[-1]), len(bias))
             with torch.enable_grad():
-                q, k = _similar(ctx.similarity, raw_q.requires_grad_(), raw_k.requires_grad_())
+                q, k = _similar(ctx.similarity, raw_q.requires_grad_(), raw_k.requires_grad_(), *parameters)
             p = _probabilities(q.detach(), k.detach(), bias, ctx.order, len(box), start)  # (h*b*w, N, N)
             d_o = _by_head(d_out, v).flatten(0, 1)  # (h*b*w, N, d)
             d_v = p.transpose(1, 2).bmm(d_o)
@@ -199,9 +205,9 @@ class _Groups(torch.autograd.Function):
     def plainly(order: Plan, similarity: Similarity) -> Callable[..., Tensor]:
         """The same in one group, of PyTorch's own functions."""
 
-        def attend(t: Tensor, bias: Tensor, *_: Tensor) -> Tensor:
+        def attend(t: Tensor, bias: Tensor, *parameters: Tensor) -> Tensor:
             q, k, v = _split(t.view(-1, bias.shape[1], t.shape[-1]), len(bias))
-            o = _attend_group(*_similar(similarity, q, k), v, bias, order, len(t), 0)  # (h, B*nW, N, d)
+            o = _attend_group(*_similar(similarity, q, k, *parameters), v, bias, order, len(t), 0)  # (h, B*nW, N, d)
             return o.permute(1, 2, 0, 3).reshape(*t.shape[:-1], -1)
 
         return attend
@@ -285,6 +291,7 @@ def _plain_mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2
 
 def _differentiably(f: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor | None, ...]:
     """Backward of ``f`` by PyTorch's own rules, for where the gradients are to be differentiated again."""
+    inputs = [x.view_as(x) for x in inputs]  # so that the gradient ends here, where one is the other's history
     wanted = [x for x in inputs if x.requires_grad]
     found = iter(torch.autograd.grad(f(*inputs), wanted, gradient, create_graph=True))
     return tuple(next(found) if x.requires_grad else None for x in inputs)

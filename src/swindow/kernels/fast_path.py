@@ -6,13 +6,15 @@ they are: exporters and compilers, FLOP counters, hooks, quantised or adapted la
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from .. import private
 
 _OURS = __name__.partition(".")[0]
-_PLAIN = (nn.Linear, nn.GELU, nn.Dropout, nn.LayerNorm)
+_FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.GELU, nn.Dropout, nn.LayerNorm)}
 
 
 def may_run(x: Tensor, *modules: nn.Module) -> bool:
@@ -44,9 +46,20 @@ def is_bare(module: nn.Module) -> bool:
         if parameter is not None and not _is_plain(parameter):
             return False
     kind = type(module)
-    if kind in _PLAIN:
-        return kind is not nn.GELU or module.approximate == "none"
+    if kind in _FORWARDS:
+        return kind.forward is _FORWARDS[kind] and (kind is not nn.GELU or module.approximate == "none")
     return kind.__module__.partition(".")[0] == _OURS and all(map(is_bare, module.children()))
+
+
+def is_plain_mlp(layers: nn.Module) -> bool:
+    """Returns whether a module is two linear layers with biases around a GELU, with nothing dropped now."""
+    names, kinds = ("fc1", "act", "drop1", "fc2", "drop2"), (nn.Linear, nn.GELU, nn.Dropout, nn.Linear, nn.Dropout)
+    found: dict[str, Any] = dict(layers.named_children())
+    if tuple(found) != names or any(type(part) is not kind for part, kind in zip(found.values(), kinds)):
+        return False
+    if any(found[name].training and found[name].p for name in ("drop1", "drop2")):
+        return False
+    return found["fc1"].bias is not None and found["fc2"].bias is not None
 
 
 def _is_plain(x: Tensor) -> bool:

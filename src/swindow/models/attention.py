@@ -31,6 +31,10 @@ class ScaledDotProduct(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Returns queries divided by sqrt(d), and the keys; both (..., h, N, d)."""
+        return self.scaled(q, k)
+
+    def scaled(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what ``forward`` returns, as a function of its parameters: there are none."""
         return q * self.scale(), k
 
     def scale(self) -> float:
@@ -61,13 +65,21 @@ class ScaledCosine(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Returns queries of length ``scale`` and keys of length 1; both (..., h, N, d)."""
+        return self.scaled(q, k, self.logit_scale)
+
+    def scaled(self, q: Tensor, k: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what ``forward`` returns, as a function of its parameters."""
         with full_precision(q):  # vectors are the first factors: results lie in memory as they do
-            long, unit = wide(q) * (self._shrink(wide(q)) * self.scale()), wide(k) * self._shrink(wide(k))
+            long = wide(q) * (self._shrink(wide(q)) * self._length(logit_scale))
+            unit = wide(k) * self._shrink(wide(k))
         return long.to(q.dtype), unit.to(k.dtype)
 
     def scale(self) -> Tensor:
         """Returns the length of queries, (h, 1, 1)."""
-        return wide(self.logit_scale).clamp(max=self.LARGEST).exp()
+        return self._length(self.logit_scale)
+
+    def _length(self, logit_scale: Tensor) -> Tensor:
+        return wide(logit_scale).clamp(max=self.LARGEST).exp()
 
     def _shrink(self, x: Tensor) -> Tensor:
         """One over the length of each vector, (..., 1): F.normalize takes several times as long on a CPU."""

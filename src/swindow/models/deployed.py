@@ -25,10 +25,11 @@ from ..config import PerAxis, SwinConfig
 from ..errors import ConfigError
 from ..kernels import cpu, fast_path, products
 from ..precision import full_precision
-from .attention import ScaledCosine, WindowAttention
-from .block import Mlp, SwinBlock
+from .attention import ScaledCosine, ScaledDotProduct, WindowAttention
+from .block import DropPath, Mlp, SwinBlock
 from .inputs import weight_of
-from .norms import post_norm
+from .norms import NORMS, post_norm
+from .patches import PatchEmbed
 from .stage import SwinStage
 
 
@@ -48,12 +49,14 @@ class DeployedTransformer(nn.Module):
         super().__init__()
         prepared: Any = copy.deepcopy(model)
         prepared.eval().requires_grad_(False)
-        weight = weight_of(prepared.patch_embed.proj)
+        weight = weight_of(prepared.patch_embed)
         if weight is not None and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
             for stage in cast("list[SwinStage]", prepared.stages):
-                for i, block in enumerate(cast("list[SwinBlock]", stage.blocks)):
+                own = False  # whether what a block is given was made by a deployed one, so that it may be written over
+                for i, block in enumerate(stage.blocks):
                     if _is_built_here(block):
-                        stage.blocks[i] = DeployedBlock(block, i > 0, product)
+                        stage.blocks[i] = DeployedBlock(cast(SwinBlock, block), own, product)
+                    own = isinstance(stage.blocks[i], DeployedBlock)
                 merge: Any = stage.merge
                 if type(getattr(merge, "reduction", None)) is nn.Linear and fast_path.is_bare(merge):
                     merge.reduction = Product(merge.reduction.weight, merge.reduction.bias, product)
@@ -88,7 +91,8 @@ class DeployedTransformer(nn.Module):
 
     def _checked(self, x: Tensor) -> AbstractContextManager[object]:
         """Checks an input as the model does; returns a context without autocast."""
-        self.model.patch_embed.check(x)
+        if isinstance(self.model.patch_embed, PatchEmbed):
+            self.model.patch_embed.check(x)
         return full_precision(x)
 
     def deploy(self) -> DeployedTransformer:
@@ -109,6 +113,12 @@ class DeployedTransformer(nn.Module):
         """Refuses, as ``state_dict`` does."""
         self._refuse("fill")
 
+    def __deepcopy__(self, memo: Any) -> NoReturn:
+        self._refuse("copy")
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        self._refuse("copy or pickle")
+
     def _apply(self, *args: Any, **kwargs: Any) -> NoReturn:
         self._refuse("move or convert")
 
@@ -116,13 +126,25 @@ class DeployedTransformer(nn.Module):
         raise ConfigError(f"cannot {verb} a deployed model, it is frozen; {verb} the model it was made from")
 
 
-def _is_built_here(block: SwinBlock) -> bool:
+def _is_built_here(block: Any) -> bool:
     """Returns whether nobody has put other layers into a block (adapted, quantised), or hooks on them."""
+    if type(block) is not SwinBlock or type(block.attn) is not WindowAttention or type(block.mlp) is not Mlp:
+        return False
     attn, mlp = block.attn, block.mlp
-    parts = (block.norm1, attn.qkv, attn.similarity, attn.proj, block.norm2, mlp)
-    types = [type(part) for part in (attn.qkv, attn.proj, mlp, mlp.fc1, mlp.act, mlp.fc2)]
-    same = types == [nn.Linear, nn.Linear, Mlp, nn.Linear, nn.GELU, nn.Linear]
-    return same and not private.has_hooks(block) and not private.has_hooks(attn) and all(map(fast_path.is_bare, parts))
+    layers = (attn.qkv, attn.proj, block.norm1, block.norm2, attn.drop, block.drop_path, attn.similarity)
+    kinds: tuple[Any, ...] = (
+        nn.Linear,
+        nn.Linear,
+        nn.LayerNorm,
+        nn.LayerNorm,
+        nn.Dropout,
+        DropPath,
+        (ScaledDotProduct, ScaledCosine),
+    )
+    if not all(isinstance(layer, kind) for layer, kind in zip(layers, kinds)) or block.normed not in NORMS.values():
+        return False
+    hooked = private.has_hooks(block) or private.has_hooks(attn)
+    return not hooked and fast_path.is_plain_mlp(mlp) and all(map(fast_path.is_bare, (*layers, mlp)))
 
 
 class Product(nn.Module):
