@@ -24,7 +24,7 @@ from swindow.explain import cost, gradients, live
 from swindow.explain.attention import on_pixels
 from swindow.explain.findings import Findings
 from swindow.explain.hierarchy import extent
-from swindow.models import SwinTransformer
+from swindow.models import SimMIM, SwinTransformer
 
 SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "num_classes": 5, "patch_size": 2, "window_size": 4}
 
@@ -543,3 +543,21 @@ def test_fields_of_an_untrained_swinv2_are_those_of_an_open_one():
     opened = Findings(definition.randomise(closed).eval(), image, display, trained=True).fields
     assert {name: extent(x) for name, x in found.items()} == {name: extent(x) for name, x in opened.items()}
     assert extent(found["stages.2.blocks.1"]) > extent(found["patch_embed"])
+
+
+def test_a_backbone_is_recorded_inside_a_simmim():
+    model = SimMIM(SwinConfig(**{**SMALL, "num_classes": 0}, decoder_stride=4))
+    with torch.no_grad(), explain.capture(model.backbone) as seen:
+        model(torch.rand(1, 3, 32, 32), torch.rand(1, 16, 16) < 0.6)
+    assert seen.pixels == (32, 32)
+    assert seen["patch_embed"].shape == (1, 16, 16, 8)
+
+
+def test_what_checkpointing_works_out_again_is_not_recorded():
+    model = model_of()
+    model.set_grad_checkpointing()
+    with explain.capture(model) as seen:
+        out = model(torch.randn(1, 3, 20, 30))
+        first = seen["stages.0.blocks.0.attn"]
+        out.sum().backward()
+    assert seen["stages.0.blocks.0.attn"] is first

@@ -19,7 +19,7 @@ from helpers.definition import RULES, Problem, difference, problems, randomise
 from helpers.kernels import KERNELS
 from swindow import create, kernels, windows
 from swindow.errors import ConfigError
-from swindow.models import RelativePositionBias
+from swindow.models import DropPath, RelativePositionBias
 from swindow.models.attention import ScaledDotProduct
 from swindow.models.position_bias import ContinuousPositionBias
 from swindow.windows import SizeRule
@@ -331,3 +331,41 @@ def test_functional_call_uses_the_scale_that_it_was_given(frozen):
         out = torch.func.functional_call(model, given, (x,))
         found.append(torch.autograd.grad(out.square().sum(), leaves))
     assert all(difference(a, b) <= 1e-8 for a, b in zip(*found, strict=True))
+
+
+class Transposed(nn.Module):
+    """A projection whose result does not lie row by row in memory."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    def forward(self, x):
+        return self.base(x).transpose(1, -1).contiguous().transpose(1, -1)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_projection_may_give_any_layout(kernel, grad):
+    model, x = create("swin_nano", num_classes=3).eval(), torch.randn(2, 3, 32, 40)
+    model.set_kernel(kernel)
+    with torch.set_grad_enabled(grad):
+        expected = model(x)
+        attn = model.stages[0].blocks[0].attn
+        attn.qkv = Transposed(attn.qkv)
+        assert difference(model(x), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_stochastic_depth_keeps_the_expectation(dtype):
+    """1 / 0.9 is no number of bfloat16: it would make every branch 0.2 % too small."""
+    y = DropPath(0.1).train()(torch.full((400, 1), 9.0, dtype=dtype))
+    assert set(y.flatten().tolist()) == {0.0, 10.0}
+
+
+@pytest.mark.parametrize("stages", [2, "all", [True], [9], {0}])
+def test_gradient_checkpointing_of_no_stages_that_exist_is_refused(stages):
+    with pytest.raises(
+        ConfigError, match=r"set_grad_checkpointing: got stages .*, expected numbers below 4, or True or False"
+    ):
+        create("swin_tiny", depths=(1, 1, 1, 1)).set_grad_checkpointing(stages)

@@ -28,7 +28,8 @@ def looked_up():
 
 
 PATHS = looked_up()
-QUESTIONS = [path for path in PATHS if path[0] != "ops"]
+BACKWARD = ("_C", "_current_graph_task_id")  # only recorders ask; fast paths do not
+QUESTIONS = [path for path in PATHS if path[0] != "ops" and path != BACKWARD]
 
 
 class Without:
@@ -153,3 +154,15 @@ def test_without_static_values_sizes_count_as_open(monkeypatch):
         assert private.has_static_value(3) is hasattr(symbolic_shapes, "has_static_value")
         torch.compiler.reset()
         assert difference(torch.compile(model, backend="eager", fullgraph=True)(x), model(x)) <= 2e-5
+
+
+def test_a_backward_pass_is_seen(without):
+    seen = []
+    x = torch.zeros(1, requires_grad=True)
+    y = x * 2
+    y.register_hook(lambda gradient: seen.append(private.in_backward()))
+    y.sum().backward(retain_graph=True)
+    assert (seen, private.in_backward()) == ([True], False)
+    without(BACKWARD)
+    y.sum().backward()
+    assert seen == [True, False]

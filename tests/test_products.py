@@ -162,3 +162,32 @@ def test_a_bias_may_lie_anyhow_in_memory(stride):
     x, weight, bias = torch.randn(9, 6), torch.randn(4, 6), torch.randn(8).as_strided((4,), (stride,))
     assert difference(products.linear(x, weight, bias, "onednn"), F.linear(x, weight, bias)) <= 2e-6
     assert difference(Product(weight, bias, "onednn")(x), F.linear(x, weight, bias)) <= 2e-6
+
+
+@torch.no_grad()
+def test_the_product_of_the_model_decides_in_bfloat16_and_in_deploy(monkeypatch):
+    monkeypatch.delenv(products.VARIABLE, raising=False)
+    monkeypatch.setattr(products, "processor", lambda: Processor("AuthenticAMD", 25, "AVX512", bf16=True))
+    monkeypatch.setattr(products.private, "has_onednn_linear", lambda: True)
+    products._choice.cache_clear()
+    calls, compute = [], kernels.cpu.mlp
+    monkeypatch.setattr(kernels.cpu, "mlp", lambda *a: calls.append(1) or compute(*a))
+    try:
+        model, x = create("swin_nano", num_classes=3).eval().bfloat16(), torch.randn(1, 3, 32, 32).bfloat16()
+        model.set_kernel(product="torch")
+        model(x)
+        assert not calls
+        model.set_kernel()
+        model(x)
+        assert len(calls) == sum(model.config.depths)
+        monkeypatch.setattr(products, "processor", lambda: Processor("AuthenticAMD", 25, "AVX512", bf16=False))
+        assert not products.bf16_in_blocks()
+        model.float().set_kernel(product="torch")
+        assert model.deploy().model.stages[0].blocks[0].fc1.choice == TORCH
+    finally:
+        products._choice.cache_clear()
+
+
+def test_a_product_that_is_no_name_is_refused():
+    with pytest.raises(ConfigError, match=r"product: got \['torch'\], expected one of torch, onednn"):
+        create("swin_nano").set_kernel(product=["torch"])

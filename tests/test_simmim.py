@@ -294,3 +294,8 @@ def test_a_classifier_is_built_from_it():
     built = Classify().build(info, model_of())
     assert type(built) is SwinTransformer
     assert built(torch.randn(1, 3, 16, 16)).shape == (1, 2)
+
+
+def test_a_small_decoder_draws_small_images():
+    model = SimMIM(SwinConfig(**SMALL, decoder_stride=2))
+    assert model(torch.rand(1, 3, 32, 32), torch.rand(1, 16, 16) < 0.6).shape == (1, 3, 16, 16)

@@ -218,3 +218,42 @@ def test_pixels_that_fill_no_patch_can_be_dropped():
 def test_wrong_fields_are_refused(field, bad):
     with pytest.raises(ConfigError, match=field):
         SMALL.replace(**{field: bad})
+
+
+# --- the layers of the continuous position bias are called ------------------------------------------------------------
+
+
+class Adapted(nn.Module):
+    """A linear layer and another beside it, as LoRA does it."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base, self.beside = base, randomise(nn.Linear(base.in_features, base.out_features))
+
+    def forward(self, x):
+        return self.base(x) + self.beside(x)
+
+
+@torch.no_grad()
+def test_changed_layers_of_the_position_bias_are_used():
+    model, x = build(SMALL), torch.randn(1, 3, 20, 26, dtype=torch.float64)
+    plain, mlp = model(x), model.stages[0].blocks[0].attn.position_bias.mlp
+    handle = mlp[2].register_forward_hook(lambda layer, args, y: 5 * y)
+    assert difference(model(x), plain) > 1e-3
+    handle.remove()
+    assert torch.equal(model(x), plain)
+    base, mlp[0] = mlp[0], Adapted(mlp[0]).double()
+    assert difference(model(x), plain) > 1e-3
+    mlp[0] = base
+    nn.utils.parametrize.register_parametrization(mlp[0], "weight", nn.Identity())
+    assert torch.equal(model(x), plain)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_all_linear_layers_may_be_quantised():
+    model, x = build(SMALL).float(), torch.randn(2, 3, 20, 26)
+    quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    kinds = {type(module) for module in quantised.modules()}
+    assert nn.Linear not in kinds
+    assert quantised(x).shape == model(x).shape

@@ -1,6 +1,7 @@
 """The interfaces of PyTorch that are not public and that we use, each with what happens where it is missing.
 
-They are looked up once, when this module is imported. Nothing else in the package names one of them.
+They are looked up once, when this module is imported. Nothing else in the package names one of them, but
+for the counters of ``explain.cost``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def _assume(found: Callable[[], Any] | None) -> Callable[[], Any]:
 _functorch_active = _assume(_find("_C", "_are_functorch_transforms_active"))
 _dispatch_modes = _assume(_find("utils", "_python_dispatch", "is_in_torch_dispatch_mode"))
 _function_modes = _assume(_find("_C", "_len_torch_function_stack"))
+_graph_task = _find("_C", "_current_graph_task_id")
 _tracing = _assume(_find("jit", "is_tracing"))
 _global_hooks = tuple(
     [True] if hooks is None else hooks  # hooks by number; the careful answer where they are kept elsewhere
@@ -47,6 +49,11 @@ def forward_mode() -> bool:
     """Returns whether derivatives in forward mode are computed or functions transformed (``torch.func``)."""
     level: int = getattr(torch.autograd.forward_ad, "_current_level", 0)
     return level >= 0 or _functorch_active()
+
+
+def in_backward() -> bool:
+    """Returns whether this thread is in the middle of a backward pass; no, where that cannot be asked."""
+    return _graph_task is not None and _graph_task() != -1
 
 
 def is_tracing() -> bool:

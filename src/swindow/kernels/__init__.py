@@ -35,7 +35,7 @@ class Kernel(NamedTuple):
     """What a module computes with; None: what suits device, type and processor.
 
     Attributes:
-        attention: a name of ``KERNELS``. With another than "cpu", linear layers are called as they are.
+        attention: a name of ``KERNELS``. With "reference", "sdpa" and "triton", linear layers are called as they are.
         product: a name of ``products.PRODUCTS``.
     """
 
@@ -70,6 +70,7 @@ def attend(
     similarity: Similarity,
     dropout: float = 0.0,
     kernel: str | None = None,
+    product: str | None = None,
 ) -> Tensor:
     """Softmax(similarity(Q, K) + B) V inside every window of the map (Swin section 3.2, equations 3 and 4).
 
@@ -82,13 +83,15 @@ def attend(
         similarity: scales queries and keys.
         dropout: fraction of attention probabilities dropped; 0 outside training.
         kernel: a name of ``KERNELS``; None: what suits device and type.
+        product: a name of ``products.PRODUCTS``; it decides with ``kernel`` None.
 
     Returns:
         (B, *grid, hd), before the output projection.
     """
     if is_static(y.shape[:1]) and len(y) == 0:
         kernel = "reference"  # which takes no images too, and gives every parameter a gradient of zeros
-    return _implementation(kernel or _suitable(y, bias.shape[-1], similarity))(y, qkv, bias, g, similarity, dropout)
+    name = kernel or _suitable(y, bias.shape[-1], similarity, product)
+    return _implementation(name)(y, qkv, bias, g, similarity, dropout)
 
 
 def linear(layer: nn.Linear, x: Tensor, bias: Tensor | None = None, kernel: Kernel = AUTO) -> Tensor:
@@ -116,7 +119,7 @@ def mlp(layers: nn.Module, y: Tensor, kernel: Kernel = AUTO) -> Tensor:
         kernel: what to compute with.
     """
     part: Any = layers
-    fast = kernel.attention in (None, "cpu") and cpu.suits(y) and fast_path.is_plain_mlp(layers)
+    fast = kernel.attention in (None, "cpu") and cpu.suits(y, kernel.product) and fast_path.is_plain_mlp(layers)
     if fast and (cpu.trains_in_groups(y) or not torch.is_grad_enabled()) and fast_path.may_run(y, layers):
         fc1, fc2 = part.fc1, part.fc2
         return cpu.mlp(y, fc1.weight, fc1.bias, fc2.weight, fc2.bias, kernel.product)
@@ -124,10 +127,10 @@ def mlp(layers: nn.Module, y: Tensor, kernel: Kernel = AUTO) -> Tensor:
     return result
 
 
-def _suitable(y: Tensor, n: int, similarity: Similarity) -> str:
+def _suitable(y: Tensor, n: int, similarity: Similarity, product: str | None) -> str:
     """The kernel for tokens of a type and device, in windows of n."""
     modules = (similarity,) if isinstance(similarity, nn.Module) else ()
-    if cpu.suits(y) and fast_path.may_run(y, *modules):
+    if cpu.suits(y, product) and fast_path.may_run(y, *modules):
         return "cpu" if torch.is_grad_enabled() or n < cpu.LARGE_WINDOW else "sdpa"
     # PyTorch's attention has no forward-mode derivative, and on a CPU FLOP counters do not know its operator.
     counted = y.device.type == "cpu" and not torch.compiler.is_compiling() and private.has_dispatch_modes()

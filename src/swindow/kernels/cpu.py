@@ -30,12 +30,12 @@ GROUP = 4_000_000  # bytes of queries, keys and values at a time (benchmarks/res
 ByHead = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
-def suits(x: Tensor) -> bool:
-    """Returns whether what is here pays for a tensor: on a CPU, in fp32 or float64, without autocast."""
+def suits(x: Tensor, product: str | None = None) -> bool:
+    """Returns whether blocks pay for a tensor: on a CPU, computed in fp32, float64 or, on some processors, bfloat16."""
     if x.device.type != "cpu":
         return False
     dtype = computed(x)
-    return dtype in (torch.float32, torch.float64) or (dtype == torch.bfloat16 and products.choice().bf16)
+    return dtype in (torch.float32, torch.float64) or (dtype == torch.bfloat16 and products.bf16_in_blocks(product))
 
 
 def trains_in_groups(x: Tensor) -> bool:
@@ -64,20 +64,21 @@ def attend(
         q, k, v = _split(qkv(x), heads)
         return *_similar(similarity, q, k), v
 
-    learns = isinstance(similarity, torch.nn.Module)
-    scaled: Similarity | None = getattr(similarity, "scaled", None) if learns else similarity
+    learned = isinstance(similarity, torch.nn.Module)
+    scaled = getattr(similarity, "scaled", None) if learned else similarity  # a function of learned numbers
     if dropout or scaled is None or not trains_in_groups(y) or not fast_path.may_run(y):
         return attend_by_head(y, by_head, bias, g, dropout)
     order = plan(g, y.device)
     x = _reordered(y.flatten(1, -2), order.gather, order.scatter)  # (B, nW*N, C)
     parameters = similarity.parameters() if isinstance(similarity, torch.nn.Module) else ()
-    x = _Groups.apply(qkv(x), bias, order, scaled, *parameters)  # type: ignore[no-untyped-call]  # (B, nW*N, C)
-    return _reordered(x, order.scatter, order.gather).unflatten(1, g.grid)  # (B, *grid, C)
+    t = qkv(x).contiguous()  # (B, nW*N, 3hd)
+    x = _Groups.apply(t, bias, order, scaled, *parameters)  # type: ignore[no-untyped-call]  # (B, nW*N, hd)
+    return _reordered(x, order.scatter, order.gather).unflatten(1, g.grid)  # (B, *grid, hd)
 
 
 def _split(t: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What the projection gives for the tokens of windows (W, N, 3C): queries, keys and values (h, W, N, d)."""
-    q, k, v = t.view(*t.shape[:-1], 3, heads, -1).permute(2, 3, 0, 1, 4).contiguous().unbind()
+    """What the projection gives for the tokens of windows (W, N, 3hd): queries, keys and values (h, W, N, d)."""
+    q, k, v = t.unflatten(-1, (3, heads, -1)).permute(2, 3, 0, 1, 4).contiguous().unbind()
     return q, k, v
 
 
@@ -165,10 +166,8 @@ class _Groups(torch.autograd.Function):
         out = t.new_empty(*t.shape[:-1], t.shape[-1] // 3)
         for start, box, result in _boxes(bias, t, out):
             q, k, v = _split(box.view(-1, bias.shape[1], t.shape[-1]), len(bias))
-            o = _attend_group(
-                *_similar(similarity, q, k, *parameters), v, bias, order, len(box), start
-            )  # (h, b*w, N, d)
-            _by_head(result, v).copy_(o)
+            q, k = _similar(similarity, q, k, *parameters)
+            _by_head(result, v).copy_(_attend_group(q, k, v, bias, order, len(box), start))  # (h, b*w, N, d)
         return out
 
     @staticmethod
@@ -270,18 +269,21 @@ class _Mlp(torch.autograd.Function):
         if torch.is_grad_enabled():
             return *_differentiably(_plain_mlp, inputs, gradient), None
         y, weight1, _, weight2, _ = inputs
+        learns1, learns2 = any(ctx.needs_input_grad[1:3]), any(ctx.needs_input_grad[3:5])
         tokens, d_out = y.flatten(0, -2), gradient.flatten(0, -2)
         d_tokens, chosen = torch.empty_like(tokens), products.choice(ctx.product)
         d_weight1, d_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
         d_bias1 = weight1.new_zeros(len(weight1))
         step = tokens_in_block(tokens, weight1)
         for block, h, d, d_block in zip(*(t.split(step) for t in (tokens, hidden, d_out, d_tokens))):
-            d_weight2 += products.weight_gradient(d, F.gelu(h), chosen)
+            if learns2:
+                d_weight2 += products.weight_gradient(d, F.gelu(h), chosen)
             d_h = private.gelu_backward(products.input_gradient(d, weight2, chosen), h)
-            d_weight1 += products.weight_gradient(d_h, block, chosen)
-            d_bias1 += d_h.sum(0)
+            if learns1:
+                d_weight1 += products.weight_gradient(d_h, block, chosen)
+                d_bias1 += d_h.sum(0)
             d_block.copy_(products.input_gradient(d_h, weight1, chosen))
-        return d_tokens.view(y.shape), d_weight1, d_bias1, d_weight2, d_out.sum(0), None
+        return d_tokens.view(y.shape), d_weight1, d_bias1, d_weight2, d_out.sum(0) if learns2 else None, None
 
 
 def _plain_mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:

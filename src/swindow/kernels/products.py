@@ -180,6 +180,8 @@ def choice(product: str | None = None) -> Choice:
     Raises:
         ConfigError: there is no such product.
     """
+    if product is not None and not isinstance(product, str):
+        raise ConfigError(f"product: got {product!r}, expected one of {', '.join(PRODUCTS)}")
     return _choice(product, os.environ.get(VARIABLE))
 
 
@@ -196,6 +198,11 @@ def _choice(product: str | None, variable: str | None) -> Choice:
         return ONEDNN
     found = row(processor())
     return TORCH if found is None else found.choice
+
+
+def bf16_in_blocks(product: str | None = None) -> bool:
+    """Returns whether attention and MLP run in blocks in bfloat16: where the choice says so and the processor can."""
+    return choice(product).bf16 and processor().bf16
 
 
 def description(product: str | None = None) -> str:

@@ -127,7 +127,7 @@ class WindowAttention(nn.Module):
         """Returns (B, *grid, C) for normalised tokens ``y`` of that shape and their geometry."""
         bias = self.position_bias(g.window)  # (h, N, N)
         dropout = self.attn_drop if self.training else 0.0
-        y = kernels.attend(y, self.project, bias, g, self.similarity, dropout, self.kernel.attention)
+        y = kernels.attend(y, self.project, bias, g, self.similarity, dropout, *self.kernel)
         y = self.drop(kernels.linear(self.proj, y, kernel=self.kernel))
         return y
 

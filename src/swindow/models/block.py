@@ -48,7 +48,7 @@ class DropPath(nn.Module):
             return y
         keep = torch.rand(y.shape[0], device=y.device) >= self.rate
         keep = keep.view(-1, *(1,) * (y.ndim - 1))
-        return y * (keep.to(y.dtype) / (1 - self.rate))
+        return y * keep.to(y.dtype) / (1 - self.rate)  # in this order: half precision would round 1 / (1 - rate)
 
     def extra_repr(self) -> str:
         """Shows the rate when the model is printed."""

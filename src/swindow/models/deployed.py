@@ -38,7 +38,7 @@ class DeployedTransformer(nn.Module):
 
     Args:
         model: the model.
-        product: see ``kernels.products.choice``.
+        product: see ``kernels.products.choice``; None: as chosen for the model.
 
     Attributes:
         model: the prepared copy.
@@ -53,13 +53,15 @@ class DeployedTransformer(nn.Module):
         if weight is not None and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
             for stage in cast("list[SwinStage]", prepared.stages):
                 own = False  # whether what a block is given was made by a deployed one, so that it may be written over
-                for i, block in enumerate(stage.blocks):
+                for i, block in enumerate(cast("list[SwinBlock]", stage.blocks)):
                     if _is_built_here(block):
-                        stage.blocks[i] = DeployedBlock(cast(SwinBlock, block), own, product)
+                        stage.blocks[i] = DeployedBlock(block, own, product or block.kernel.product)
                     own = isinstance(stage.blocks[i], DeployedBlock)
                 merge: Any = stage.merge
                 if type(getattr(merge, "reduction", None)) is nn.Linear and fast_path.is_bare(merge):
-                    merge.reduction = Product(merge.reduction.weight, merge.reduction.bias, product)
+                    merge.reduction = Product(
+                        merge.reduction.weight, merge.reduction.bias, product or merge.kernel.product
+                    )
         self.model = prepared
         self.config: SwinConfig = prepared.config
         self.card, self.load_report = prepared.card, prepared.load_report

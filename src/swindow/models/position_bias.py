@@ -13,6 +13,7 @@ from ..caching import cached_by_shape
 from ..config import PerAxis
 from ..precision import full_precision, wide
 from .init import linear
+from .inputs import weight_of
 
 
 class RelativePositionBias(nn.Module):
@@ -59,12 +60,20 @@ class ContinuousPositionBias(nn.Module):
 
     def forward(self, window: PerAxis) -> Tensor:
         """Returns the bias (h, N, N) for any window, in fp32 at least."""
-        weight, bias, out = (wide(p) for p in self.mlp.parameters())
-        with full_precision(weight):
-            offsets = _offsets(window, self.window, weight.device).to(weight.dtype)  # ((2M-1)(2M-1), axes)
-            x = F.linear(offsets, weight, bias).relu()
-            table = 16 * F.linear(x, out).sigmoid()  # ((2M-1)(2M-1), h)
-        return _read(table, _index(window, window, weight.device))  # (h, N, N)
+        weight = weight_of(self.mlp)
+        like = torch.empty(0) if weight is None else weight  # quantised layers have none, and run on a CPU
+        offsets = _offsets(window, self.window, like.device).to(wide(like).dtype)  # ((2M-1)(2M-1), axes)
+        with full_precision(offsets):
+            table = 16 * self._layers(offsets, like.dtype).sigmoid()  # ((2M-1)(2M-1), h)
+        return _read(table, _index(window, window, like.device))  # (h, N, N)
+
+    def _layers(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The MLP of offsets, in their type also where its weights are in half precision."""
+        parameters = list(self.mlp.parameters())
+        if x.dtype == dtype or len(parameters) != 3:
+            return wide(self.mlp(x.to(dtype)))
+        weight, bias, out = (wide(p) for p in parameters)
+        return F.linear(F.linear(x, weight, bias).relu(), out)
 
 
 def _read(table: Tensor, index: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import private
+
 Recorder = Callable[[nn.Module, tuple[Any, ...], Tensor], None]  # called with a part, its inputs and its result
 _recorders: ContextVar[tuple[Recorder, ...]] = ContextVar("swindow_recorders", default=())
 
@@ -24,8 +26,11 @@ def recorded(part: nn.Module, *inputs: Any) -> Tensor:
 
 
 def record(part: nn.Module, inputs: tuple[Any, ...], result: Tensor) -> Tensor:
-    """Returns the result of a part, however it was computed, and tells the recorders of this thread or task of it."""
-    if not torch.compiler.is_compiling():
+    """Returns the result of a part, however it was computed, and tells the recorders of this thread or task of it.
+
+    Not of what gradient checkpointing works out again in backward.
+    """
+    if not torch.compiler.is_compiling() and not private.in_backward():
         for recorder in _recorders.get():
             recorder(part, inputs, result)
     return result
@@ -35,7 +40,7 @@ def record(part: nn.Module, inputs: tuple[Any, ...], result: Tensor) -> Tensor:
 def recording(recorder: Recorder) -> Iterator[None]:
     """Has a recorder told of what the models return that are called in this thread or task inside the ``with`` block.
 
-    Blocks may overlap and end in any order.
+    Blocks may overlap and end in any order. asyncio tasks that are started inside belong to it, too.
     """
     _recorders.set((*_recorders.get(), recorder))
     try:

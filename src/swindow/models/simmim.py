@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..card import ModelCard
 from ..config import SwinConfig
 from ..errors import ConfigError, InputError
+from .recording import recorded
 from .swin import SwinTransformer
 
 
@@ -51,6 +52,9 @@ class SimMIM(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Returns the images that the model draws where patches are hidden (SimMIM section 3), in the shape of ``x``.
 
+        Where ``decoder_stride`` is less than the pixels per side of a token of the last map, they are smaller:
+        (B, in_chans, *last grid * decoder_stride), as transformers draws them.
+
         Args:
             x: images (B, in_chans, *pixels).
             mask: (B, *grid), one value per patch: True or 1 where it is hidden.
@@ -58,7 +62,7 @@ class SimMIM(nn.Module):
         Raises:
             InputError: the images do not fit the model, or the mask does not fit the images.
         """
-        tokens = self._hide(self.backbone.patch_embed(x), mask)  # (B, *grid, C)
+        tokens = self._hide(recorded(self.backbone.patch_embed, x), mask)  # (B, *grid, C)
         drawn = self.decoder(self.backbone.encode(tokens))  # (B, in_chans, *pixels), padding included
         return drawn[(..., *(slice(size) for size in x.shape[2:]))]
 

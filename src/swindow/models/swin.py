@@ -127,8 +127,8 @@ class SwinTransformer(nn.Module):
         Args:
             name: "reference" (word by word as in the paper), "sdpa" (PyTorch's attention), "cpu" (blocks that stay in
                 a processor's cache), "triton" (one fused kernel for NVIDIA GPUs), or None: what suits device and type.
-            product: of matrices in fp32 on a CPU: "torch" (``F.linear``) or "onednn"; None: what the environment
-                variable SWINDOW_PRODUCT says, else what was measured to suit the processor.
+            product: of matrices in fp32 on a CPU, where ``name`` is None or "cpu": "torch" (``F.linear``) or "onednn";
+                None: what the environment variable SWINDOW_PRODUCT says, else what was measured to suit the processor.
 
         Raises:
             ConfigError: there is no such kernel or product, or it needs a package that is not installed.
@@ -146,7 +146,7 @@ class SwinTransformer(nn.Module):
         the model itself.
 
         Args:
-            product: as of ``set_kernel``.
+            product: as of ``set_kernel``; None: as chosen there.
 
         Example:
             >>> model = SwinTransformer(SwinConfig(embed_dim=8, depths=(2,), num_heads=(1,), num_classes=5)).eval()
@@ -170,8 +170,11 @@ class SwinTransformer(nn.Module):
         """
         count = self.config.num_stages
         chosen = (range(count) if stages else ()) if isinstance(stages, bool) else stages
-        if any(i not in range(count) for i in chosen):
-            raise ConfigError(f"set_grad_checkpointing: got stages {tuple(chosen)}, expected numbers below {count}")
+        if not isinstance(chosen, Sequence) or any(type(i) is not int or i not in range(count) for i in chosen):
+            raise ConfigError(
+                f"set_grad_checkpointing: got stages {stages!r}, expected numbers below {count}, or True or False for "
+                "all or none; try [0] for the first"
+            )
         for i, stage in enumerate(self.stages):
             cast("SwinStage", stage).grad_checkpointing = i in chosen
 
