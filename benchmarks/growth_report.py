@@ -60,7 +60,7 @@ def batch(cases: Cases) -> list[str]:
 
 def window(cases: Cases) -> list[str]:
     """Time and memory of two blocks against the window, with the terms that the paper expects."""
-    libraries, windows = axes(cases)
+    _, windows = axes(cases)
     first, tokens = windows[0], next(iter(cases.values()))[0]["arguments"]["side"] ** 2
     linear = 12 * CHANS / (12 * CHANS + 2 * 49)
 
@@ -99,6 +99,13 @@ def window(cases: Cases) -> list[str]:
         "| | a (ms) | b (ms) | share of a at M = 7 | largest deviation | c (MiB) | d, in arrays |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
+    return [*lines, *fits(cases, tokens), *failures(cases)]
+
+
+def fits(cases: Cases, tokens: int) -> list[str]:
+    """Rows of the fitted terms of ``window``."""
+    libraries, windows = axes(cases)
+    lines = []
     for library in libraries:
         done = [(m, cases[f"{library}, {m}"]) for m in windows if ran(cases.get(f"{library}, {m}", []))]
         if len(done) > 1:
@@ -108,7 +115,7 @@ def window(cases: Cases) -> list[str]:
             off = max(abs(a + b * square - t) / t for square, t in zip(squares, times))
             cells = [f"{a * 1e3:.0f}", f"{b * 1e3:.3f}", f"{a / (a + 49 * b):.2f}", f"{off:.0%}", f"{c / MIB:.0f}"]
             lines.append(f"| {library} | {' | '.join(cells)} | {d / array(tokens, 1):.2f} |")
-    return [*lines, *failures(cases)]
+    return lines
 
 
 def expected(m: int, first: int) -> float:

@@ -13,7 +13,7 @@ from torch import nn
 from helpers.definition import difference, randomise
 from helpers.kernels import using
 from swindow import ConfigError, SwindowError, create, save
-from swindow.kernels import cpu
+from swindow.kernels import cpu, cpu_mlp
 from swindow.models import SwinBlock, WindowAttention
 from swindow.models.deployed import DeployedTransformer
 
@@ -71,7 +71,7 @@ def test_blocks_of_any_size_change_nothing(kind, group, block, batch, side):
     x = images(model, (side, side + 9), batch)
     with using(model, "reference"):
         expected = model(x)
-    with mock.patch.object(cpu, "GROUP", group), mock.patch.object(cpu, "BLOCK", block):
+    with mock.patch.object(cpu, "GROUP", group), mock.patch.object(cpu_mlp, "BLOCK", block):
         assert difference(model(x), expected) <= 1e-9
         assert difference(model.deploy()(x), expected) <= 1e-9
 
@@ -92,7 +92,7 @@ def test_blocks_of_any_size_change_no_gradient(kind, frozen, group, block, batch
         out = model(x)
     cotangent = torch.randn_like(out)
     expected = torch.autograd.grad(out, leaves, cotangent)
-    with mock.patch.object(cpu, "GROUP", group), mock.patch.object(cpu, "BLOCK", block):
+    with mock.patch.object(cpu, "GROUP", group), mock.patch.object(cpu_mlp, "BLOCK", block):
         found = torch.autograd.grad(model(x), leaves, cotangent)
     for a, b in zip(found, expected, strict=True):
         assert difference(a, b) <= 1e-8
@@ -148,7 +148,7 @@ def test_a_twin_in_half_precision_is_a_frozen_copy():
 def test_hooks_see_every_layer_once():
     model, seen = build("v1", torch.float32), []
     model.stages[0].blocks[0].mlp.fc1.register_forward_hook(lambda *call: seen.append(call[-1].shape))
-    with mock.patch.object(cpu, "BLOCK", 1):
+    with mock.patch.object(cpu_mlp, "BLOCK", 1):
         model(images(model, (32, 32), 2))
     assert [tuple(shape[:-1]) for shape in seen] == [(2, 16, 16)]
 

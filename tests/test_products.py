@@ -170,8 +170,8 @@ def test_the_product_of_the_model_decides_in_bfloat16_and_in_deploy(monkeypatch)
     monkeypatch.setattr(products, "processor", lambda: Processor("AuthenticAMD", 25, "AVX512", bf16=True))
     monkeypatch.setattr(products.private, "has_onednn_linear", lambda: True)
     products._choice.cache_clear()
-    calls, compute = [], kernels.cpu.mlp
-    monkeypatch.setattr(kernels.cpu, "mlp", lambda *a: calls.append(1) or compute(*a))
+    calls, compute = [], kernels.cpu_mlp.mlp
+    monkeypatch.setattr(kernels.cpu_mlp, "mlp", lambda *a: calls.append(1) or compute(*a))
     try:
         model, x = create("swin_nano", num_classes=3).eval().bfloat16(), torch.randn(1, 3, 32, 32).bfloat16()
         model.set_kernel(product="torch")

@@ -23,7 +23,7 @@ from .. import private
 from ..caching import is_static
 from ..errors import ConfigError, nearest
 from ..windows import Geometry
-from . import cpu, fast_path, products, reference, sdpa
+from . import cpu, cpu_mlp, fast_path, products, reference, sdpa
 from .reference import Projection, Similarity, weights
 
 __all__ = ["AUTO", "KERNELS", "Kernel", "Projection", "Similarity", "attend", "kernel", "linear", "mlp", "weights"]
@@ -122,7 +122,7 @@ def mlp(layers: nn.Module, y: Tensor, kernel: Kernel = AUTO) -> Tensor:
     fast = kernel.attention in (None, "cpu") and cpu.suits(y, kernel.product) and fast_path.is_plain_mlp(layers)
     if fast and (cpu.trains_in_groups(y) or not torch.is_grad_enabled()) and fast_path.may_run(y, layers):
         fc1, fc2 = part.fc1, part.fc2
-        return cpu.mlp(y, fc1.weight, fc1.bias, fc2.weight, fc2.bias, kernel.product)
+        return cpu_mlp.mlp(y, fc1.weight, fc1.bias, fc2.weight, fc2.bias, kernel.product)
     result: Tensor = layers(y)
     return result
 

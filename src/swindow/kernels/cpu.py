@@ -1,7 +1,7 @@
-"""Shifted-window attention and MLP on a CPU in full precision, forward and backward, a few windows or tokens at a time.
+"""Shifted-window attention on a CPU, forward and backward: plain matrix products, a few windows at a time.
 
-What a group of windows or a block of tokens needs stays in the processor's cache, and no array is so large that the
-system clears its memory again in every call. PyTorch's scaled dot-product attention is slower here: it is made for long
+What a group of windows needs stays in the processor's cache, and no array is so large that the system clears its memory
+again in every call. PyTorch's scaled dot-product attention is slower for windows of usual size: it is made for long
 sequences.
 """
 
@@ -24,7 +24,6 @@ from .plan import Plan, plan
 from .reference import Projection, Similarity
 
 LARGE_WINDOW = 576  # tokens from which on PyTorch's attention is faster in inference (speed-tried.md)
-BLOCK = 5_000_000  # bytes of an MLP's hidden layer at a time (benchmarks/results/speed-tried.md)
 GROUP = 4_000_000  # bytes of queries, keys and values at a time (benchmarks/results/speed-tried.md)
 # The tokens of windows (b*w, N, C) to queries, keys and values (h, b*w, N, d); their plain product is the similarity.
 ByHead = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -174,7 +173,7 @@ class _Groups(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         t, bias, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():
-            d_t, d_bias, *rest = _differentiably(
+            d_t, d_bias, *rest = differentiably(
                 _Groups.plainly(ctx.order, ctx.similarity), (t, bias, *parameters), gradient
             )
             return d_t, d_bias, None, None, *rest
@@ -212,87 +211,11 @@ class _Groups(torch.autograd.Function):
         return attend
 
 
-def mlp(
-    y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, product: str | None = None
-) -> Tensor:
-    """Returns two linear layers with an exact (erf) GELU between them.
+def differentiably(f: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """Returns the gradients of the inputs of ``f`` by PyTorch's own rules, so that they can be differentiated again.
 
-    In blocks, the hidden layer of a large batch is not written to memory that the system has to clear first, and read
-    back twice; in training, only its values before the GELU are kept for backward.
-
-    Args:
-        y: tokens (..., C).
-        weight1, bias1: (hidden, C), (hidden,).
-        weight2, bias2: (out, hidden), (out,).
-        product: see ``products.choice``.
-
-    Returns:
-        (..., out).
+    None for inputs that require none.
     """
-    dtype = computed(y)
-    with full_precision(y):  # what autocast does to linear layers, once for all blocks
-        y, weight1, bias1, weight2, bias2 = (t.to(dtype) for t in (y, weight1, bias1, weight2, bias2))
-        if trains_in_groups(y):
-            trained: Tensor = _Mlp.apply(y, weight1, bias1, weight2, bias2, product)  # type: ignore[no-untyped-call]
-            return trained
-        done = [
-            products.linear(products.linear(block, weight1, bias1, product, gelu=True), weight2, bias2, product)
-            for block in y.flatten(0, -2).split(tokens_in_block(y, weight1))
-        ]
-    return (done[0] if len(done) == 1 else torch.cat(done)).view(*y.shape[:-1], len(weight2))
-
-
-def tokens_in_block(y: Tensor, weight1: Tensor) -> int:
-    """Returns how many tokens of ``y`` go through an MLP at a time; weight1 (hidden, C)."""
-    return max(1, BLOCK // (len(weight1) * y.element_size()))
-
-
-class _Mlp(torch.autograd.Function):
-    """``mlp`` in training: keeps tokens and hidden layer, and applies the GELU again in backward."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, product: str | None
-    ) -> Tensor:
-        hidden = products.linear(y.flatten(0, -2), weight1, bias1, product)  # (tokens, hidden)
-        out = y.new_empty(len(hidden), len(weight2))
-        step = tokens_in_block(y, weight1)
-        for h, o in zip(hidden.split(step), out.split(step)):
-            o.copy_(products.linear(F.gelu(h), weight2, bias2, product))
-        ctx.product = product
-        ctx.save_for_backward(hidden, y, weight1, bias1, weight2, bias2)
-        return out.view(*y.shape[:-1], len(weight2))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, *inputs = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return *_differentiably(_plain_mlp, inputs, gradient), None
-        y, weight1, _, weight2, _ = inputs
-        learns1, learns2 = any(ctx.needs_input_grad[1:3]), any(ctx.needs_input_grad[3:5])
-        tokens, d_out = y.flatten(0, -2), gradient.flatten(0, -2)
-        d_tokens, chosen = torch.empty_like(tokens), products.choice(ctx.product)
-        d_weight1, d_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
-        d_bias1 = weight1.new_zeros(len(weight1))
-        step = tokens_in_block(tokens, weight1)
-        for block, h, d, d_block in zip(*(t.split(step) for t in (tokens, hidden, d_out, d_tokens))):
-            if learns2:
-                d_weight2 += products.weight_gradient(d, F.gelu(h), chosen)
-            d_h = private.gelu_backward(products.input_gradient(d, weight2, chosen), h)
-            if learns1:
-                d_weight1 += products.weight_gradient(d_h, block, chosen)
-                d_bias1 += d_h.sum(0)
-            d_block.copy_(products.input_gradient(d_h, weight1, chosen))
-        return d_tokens.view(y.shape), d_weight1, d_bias1, d_weight2, d_out.sum(0) if learns2 else None, None
-
-
-def _plain_mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """``mlp`` in one go, of PyTorch's own functions."""
-    return F.linear(F.gelu(F.linear(y, weight1, bias1)), weight2, bias2)
-
-
-def _differentiably(f: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """Backward of ``f`` by PyTorch's own rules, for where the gradients are to be differentiated again."""
     inputs = [x.view_as(x) for x in inputs]  # so that the gradient ends here, where one is the other's history
     wanted = [x for x in inputs if x.requires_grad]
     found = iter(torch.autograd.grad(f(*inputs), wanted, gradient, create_graph=True))

@@ -1,0 +1,95 @@
+"""The MLP on a CPU, forward and backward, a block of tokens at a time that stays in the processor's cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import private
+from ..precision import full_precision
+from . import products
+from .cpu import computed, differentiably, trains_in_groups
+
+BLOCK = 5_000_000  # bytes of an MLP's hidden layer at a time (benchmarks/results/speed-tried.md)
+
+
+def mlp(
+    y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, product: str | None = None
+) -> Tensor:
+    """Returns two linear layers with an exact (erf) GELU between them.
+
+    In blocks, the hidden layer of a large batch is not written to memory that the system has to clear first, and read
+    back twice; in training, only its values before the GELU are kept for backward.
+
+    Args:
+        y: tokens (..., C).
+        weight1, bias1: (hidden, C), (hidden,).
+        weight2, bias2: (out, hidden), (out,).
+        product: see ``products.choice``.
+
+    Returns:
+        (..., out).
+    """
+    dtype = computed(y)
+    with full_precision(y):  # what autocast does to linear layers, once for all blocks
+        y, weight1, bias1, weight2, bias2 = (t.to(dtype) for t in (y, weight1, bias1, weight2, bias2))
+        if trains_in_groups(y):
+            trained: Tensor = _Mlp.apply(y, weight1, bias1, weight2, bias2, product)  # type: ignore[no-untyped-call]
+            return trained
+        done = [
+            products.linear(products.linear(block, weight1, bias1, product, gelu=True), weight2, bias2, product)
+            for block in y.flatten(0, -2).split(tokens_in_block(y, weight1))
+        ]
+    return (done[0] if len(done) == 1 else torch.cat(done)).view(*y.shape[:-1], len(weight2))
+
+
+def tokens_in_block(y: Tensor, weight1: Tensor) -> int:
+    """Returns how many tokens of ``y`` go through an MLP at a time; weight1 (hidden, C)."""
+    return max(1, BLOCK // (len(weight1) * y.element_size()))
+
+
+class _Mlp(torch.autograd.Function):
+    """``mlp`` in training: keeps tokens and hidden layer, and applies the GELU again in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, product: str | None
+    ) -> Tensor:
+        hidden = products.linear(y.flatten(0, -2), weight1, bias1, product)  # (tokens, hidden)
+        out = y.new_empty(len(hidden), len(weight2))
+        step = tokens_in_block(y, weight1)
+        for h, o in zip(hidden.split(step), out.split(step)):
+            o.copy_(products.linear(F.gelu(h), weight2, bias2, product))
+        ctx.product = product
+        ctx.save_for_backward(hidden, y, weight1, bias1, weight2, bias2)
+        return out.view(*y.shape[:-1], len(weight2))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, *inputs = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *differentiably(_plain_mlp, inputs, gradient), None
+        y, weight1, _, weight2, _ = inputs
+        learns1, learns2 = any(ctx.needs_input_grad[1:3]), any(ctx.needs_input_grad[3:5])
+        tokens, d_out = y.flatten(0, -2), gradient.flatten(0, -2)
+        d_tokens, chosen = torch.empty_like(tokens), products.choice(ctx.product)
+        d_weight1, d_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
+        d_bias1 = weight1.new_zeros(len(weight1))
+        step = tokens_in_block(tokens, weight1)
+        for block, h, d, d_block in zip(*(t.split(step) for t in (tokens, hidden, d_out, d_tokens))):
+            if learns2:
+                d_weight2 += products.weight_gradient(d, F.gelu(h), chosen)
+            d_h = private.gelu_backward(products.input_gradient(d, weight2, chosen), h)
+            if learns1:
+                d_weight1 += products.weight_gradient(d_h, block, chosen)
+                d_bias1 += d_h.sum(0)
+            d_block.copy_(products.input_gradient(d_h, weight1, chosen))
+        return d_tokens.view(y.shape), d_weight1, d_bias1, d_weight2, d_out.sum(0) if learns2 else None, None
+
+
+def _plain_mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """``mlp`` in one go, of PyTorch's own functions."""
+    return F.linear(F.gelu(F.linear(y, weight1, bias1)), weight2, bias2)
