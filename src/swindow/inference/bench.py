@@ -35,8 +35,9 @@ def matrix_products(model: SwinTransformer, x: Tensor, training: bool = False, p
         leaves = (torch.randn_like(inputs[0]), layer.weight, layer.bias)
         work.append(tuple(t if t is None else t.detach().clone().requires_grad_(training) for t in leaves))  # type: ignore[arg-type]
 
-    layers = [m for block in model.modules() if isinstance(block, SwinBlock) for m in block.modules()]
-    hooks = [m.register_forward_hook(note) for m in layers if isinstance(m, nn.Linear)]
+    blocks = [m for m in model.modules() if isinstance(m, SwinBlock)]
+    layers = [named for block in blocks for named in block.named_modules() if isinstance(named[1], nn.Linear)]
+    hooks = [m.register_forward_hook(note) for name, m in layers if "position_bias" not in name]  # reads no tokens
     with torch.no_grad():
         model(x)
     for hook in hooks:
