@@ -54,6 +54,22 @@ def test_half_precision_stays_near_fp32(kind, dtype, kernel):
         assert difference(model.to(dtype)(x.to(dtype)).float(), expected) <= LOGITS[dtype]  # all weights in half
 
 
+@pytest.mark.parametrize("kernel", ["cpu", "reference"])
+@pytest.mark.parametrize("kind", ["v1", "v2"])
+def test_a_penalty_on_the_gradient_in_bfloat16_stays_near_fp32(kind, kernel):
+    config, size = KINDS[kind]
+    model, x = randomise(SwinTransformer(config)).eval(), torch.randn(2, 3, *size)
+    found = {}
+    with using(model, kernel):
+        for half in (False, True):
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):  # backward too, as nobody should
+                first = torch.autograd.grad(model(x).float().sin().sum(), list(model.parameters()), create_graph=True)
+            sum(g.float().square().sum() for g in first).backward()
+            found[half] = gradient(model)
+    assert float((found[True] - found[False]).norm() / found[False].norm()) <= 2 * GRADIENT[torch.bfloat16]
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("grid", "window", "shift"), [((14, 14), (7, 7), (3, 3)), ((9, 5), (4, 4), (2, 2))])
 def test_logits_of_ten_thousand_make_no_nan_in_fp16(grid, window, shift, kernel):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import private
@@ -103,9 +104,12 @@ def linear(layer: nn.Linear, x: Tensor, bias: Tensor | None = None, kernel: Kern
         bias: (out,) added by a layer that has no bias of its own.
         kernel: what to compute with.
     """
-    fast = kernel.attention in (None, "cpu") and x.device.type == "cpu" and cpu.computed(x) == torch.float32
+    fast = kernel.attention in (None, "cpu") and x.device.type == "cpu"
     if fast and type(layer) is nn.Linear and fast_path.may_run(x, layer):
-        return products.linear(x, layer.weight, layer.bias if bias is None else bias, kernel.product)
+        bias = layer.bias if bias is None else bias
+        if cpu.computed(x) == torch.float32:
+            return products.linear(x, layer.weight, bias, kernel.product)
+        return F.linear(x, layer.weight, bias)
     y: Tensor = layer(x)
     return y if bias is None else y + bias
 

@@ -63,13 +63,13 @@ def attend(
         q, k, v = _split(qkv(x), heads)
         return *_similar(similarity, q, k), v
 
-    learned = isinstance(similarity, torch.nn.Module)
-    scaled = getattr(similarity, "scaled", None) if learned else similarity  # a function of learned numbers
-    if dropout or scaled is None or not trains_in_groups(y) or not fast_path.may_run(y):
+    modules = (similarity,) if isinstance(similarity, torch.nn.Module) else ()
+    scaled = getattr(similarity, "scaled", None) if modules else similarity  # a function of learned numbers
+    if dropout or scaled is None or not torch.is_grad_enabled() or not fast_path.may_run(y, *modules):
         return attend_by_head(y, by_head, bias, g, dropout)
     order = plan(g, y.device)
-    x = _reordered(y.flatten(1, -2), order.gather, order.scatter)  # (B, nW*N, C)
-    parameters = similarity.parameters() if isinstance(similarity, torch.nn.Module) else ()
+    x = _reordered(y.to(computed(y)).flatten(1, -2), order.gather, order.scatter)  # (B, nW*N, C)
+    parameters = [p for module in modules for p in module.parameters()]
     t = qkv(x).contiguous()  # (B, nW*N, 3hd)
     x = _Groups.apply(t, bias, order, scaled, *parameters)  # type: ignore[no-untyped-call]  # (B, nW*N, hd)
     return _reordered(x, order.scatter, order.gather).unflatten(1, g.grid)  # (B, *grid, hd)
@@ -156,48 +156,59 @@ class _Reorder(torch.autograd.Function):
 
 
 class _Groups(torch.autograd.Function):
-    """Attention in training: keeps queries, keys and values, and works out the probabilities again in backward."""
+    """Attention in training: keeps queries, keys and values.
+
+    In full precision it works out the probabilities again in backward; in half precision it keeps them.
+    """
 
     @staticmethod
     def forward(ctx: Any, t: Tensor, bias: Tensor, order: Plan, similarity: Similarity, *parameters: Tensor) -> Tensor:
-        ctx.order, ctx.similarity = order, similarity
-        ctx.save_for_backward(t, bias, *parameters)
-        out = t.new_empty(*t.shape[:-1], t.shape[-1] // 3)
-        for start, box, result in _boxes(bias, t, out):
-            q, k, v = _split(box.view(-1, bias.shape[1], t.shape[-1]), len(bias))
-            q, k = _similar(similarity, q, k, *parameters)
-            _by_head(result, v).copy_(_attend_group(q, k, v, bias, order, len(box), start))  # (h, b*w, N, d)
+        ctx.order, ctx.similarity, ctx.number = order, similarity, len(parameters)
+        out, kept = t.new_empty(*t.shape[:-1], t.shape[-1] // 3), []
+        with full_precision(t):
+            for start, box, result in _boxes(bias, t, out):
+                q, k, v = _split(box.view(-1, bias.shape[1], t.shape[-1]), len(bias))
+                q, k = _similar(similarity, q, k, *parameters)
+                p = _probabilities(wide(q), wide(k), bias, order, len(box), start).to(v.dtype)  # (h*b*w, N, N)
+                _by_head(result, v).copy_(p.bmm(v.flatten(0, 1)).view(v.shape))  # (h, b*w, N, d)
+                if torch.finfo(p.dtype).bits < 32:
+                    kept.append(p)
+        ctx.save_for_backward(t, bias, *parameters, *kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        t, bias, *parameters = ctx.saved_tensors
+        t, bias, *others = ctx.saved_tensors
+        parameters, kept = others[: ctx.number], iter(others[ctx.number :])
         if torch.is_grad_enabled():
             d_t, d_bias, *rest = differentiably(
                 _Groups.plainly(ctx.order, ctx.similarity), (t, bias, *parameters), gradient
             )
             return d_t, d_bias, None, None, *rest
         learned = [p for p in parameters if p.requires_grad]
-        d_t, sums = torch.empty_like(t), [torch.zeros_like(p) for p in (bias, *learned)]
-        for start, box, d_box, d_out in _boxes(bias, t, d_t, gradient.contiguous()):
-            raw_q, raw_k, v = _split(box.view(-1, bias.shape[1], t.shape[-1]), len(bias))
-            with torch.enable_grad():
-                q, k = _similar(ctx.similarity, raw_q.requires_grad_(), raw_k.requires_grad_(), *parameters)
-            p = _probabilities(q.detach(), k.detach(), bias, ctx.order, len(box), start)  # (h*b*w, N, N)
-            d_o = _by_head(d_out, v).flatten(0, 1)  # (h*b*w, N, d)
-            d_v = p.transpose(1, 2).bmm(d_o)
-            d_p = d_o.bmm(v.flatten(0, 1).transpose(1, 2))  # (h*b*w, N, N)
-            d_logits = private.softmax_backward(d_p, p)
-            sums[0] += d_logits.view(len(bias), -1, *bias.shape[1:]).sum(1)
-            d_q = d_logits.bmm(k.detach().flatten(0, 1)).view(q.shape)
-            d_k = d_logits.transpose(1, 2).bmm(q.detach().flatten(0, 1)).view(k.shape)
-            d_q, d_k, *more = torch.autograd.grad((q, k), (raw_q, raw_k, *learned), (d_q, d_k))
-            for total, one in zip(sums[1:], more):
-                total += one
-            for place, d in zip(d_box.chunk(3, -1), (d_q, d_k, d_v)):
-                _by_head(place, v).copy_(d.view(v.shape))
-        given = iter(sums[1:])
-        return d_t, sums[0], None, None, *(next(given) if p.requires_grad else None for p in parameters)
+        d_t, sums = torch.empty_like(t), [torch.zeros_like(wide(p)) for p in (bias, *learned)]
+        with full_precision(t):
+            for start, box, d_box, d_out in _boxes(bias, t, d_t, gradient.contiguous()):
+                raw_q, raw_k, v = _split(box.view(-1, bias.shape[1], t.shape[-1]), len(bias))
+                with torch.enable_grad():
+                    q, k = _similar(ctx.similarity, raw_q.requires_grad_(), raw_k.requires_grad_(), *parameters)
+                p = next(kept, None)  # (h*b*w, N, N)
+                if p is None:
+                    p = _probabilities(q.detach(), k.detach(), bias, ctx.order, len(box), start)
+                d_o = _by_head(d_out, v).flatten(0, 1)  # (h*b*w, N, d)
+                d_v = p.transpose(1, 2).bmm(d_o)
+                d_p = d_o.bmm(v.flatten(0, 1).transpose(1, 2))  # (h*b*w, N, N)
+                d_logits = private.softmax_backward(d_p, p)
+                sums[0] += wide(d_logits).view(len(bias), -1, *bias.shape[1:]).sum(1)
+                d_q = d_logits.bmm(k.detach().flatten(0, 1)).view(q.shape)
+                d_k = d_logits.transpose(1, 2).bmm(q.detach().flatten(0, 1)).view(k.shape)
+                d_q, d_k, *more = torch.autograd.grad((q, k), (raw_q, raw_k, *learned), (d_q, d_k))
+                for total, one in zip(sums[1:], more):
+                    total += one
+                for place, d in zip(d_box.chunk(3, -1), (d_q, d_k, d_v)):
+                    _by_head(place, v).copy_(d.view(v.shape))
+        given = (total.to(p.dtype) for total, p in zip(sums[1:], learned))
+        return d_t, sums[0].to(bias.dtype), None, None, *(next(given) if p.requires_grad else None for p in parameters)
 
     @staticmethod
     def plainly(order: Plan, similarity: Similarity) -> Callable[..., Tensor]:

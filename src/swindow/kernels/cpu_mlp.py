@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import private
-from ..precision import full_precision
 from . import products
 from .cpu import computed, differentiably, trains_in_groups
 
@@ -33,16 +32,14 @@ def mlp(
     Returns:
         (..., out).
     """
-    dtype = computed(y)
-    with full_precision(y):  # what autocast does to linear layers, once for all blocks
-        y, weight1, bias1, weight2, bias2 = (t.to(dtype) for t in (y, weight1, bias1, weight2, bias2))
-        if trains_in_groups(y):
-            trained: Tensor = _Mlp.apply(y, weight1, bias1, weight2, bias2, product)  # type: ignore[no-untyped-call]
-            return trained
-        done = [
-            products.linear(products.linear(block, weight1, bias1, product, gelu=True), weight2, bias2, product)
-            for block in y.flatten(0, -2).split(tokens_in_block(y, weight1))
-        ]
+    if trains_in_groups(y):
+        trained: Tensor = _Mlp.apply(y, weight1, bias1, weight2, bias2, product)  # type: ignore[no-untyped-call]
+        return trained
+    y = y.to(computed(y))  # once; an autocast keeps the weights that it has cast
+    done = [
+        products.linear(products.linear(block, weight1, bias1, product, gelu=True), weight2, bias2, product)
+        for block in y.flatten(0, -2).split(tokens_in_block(y, weight1))
+    ]
     return (done[0] if len(done) == 1 else torch.cat(done)).view(*y.shape[:-1], len(weight2))
 
 
