@@ -19,7 +19,7 @@ from helpers.definition import RULES, Problem, difference, problems, randomise
 from helpers.kernels import KERNELS
 from swindow import create, kernels, windows
 from swindow.errors import ConfigError
-from swindow.models import DropPath, RelativePositionBias
+from swindow.models import RelativePositionBias
 from swindow.models.attention import ScaledDotProduct
 from swindow.models.position_bias import ContinuousPositionBias
 from swindow.windows import SizeRule
@@ -354,13 +354,6 @@ def test_a_projection_may_give_any_layout(kernel, grad):
         attn = model.stages[0].blocks[0].attn
         attn.qkv = Transposed(attn.qkv)
         assert difference(model(x), expected) <= 1e-5
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_stochastic_depth_keeps_the_expectation(dtype):
-    """1 / 0.9 is no number of bfloat16: it would make every branch 0.2 % too small."""
-    y = DropPath(0.1).train()(torch.full((400, 1), 9.0, dtype=dtype))
-    assert set(y.flatten().tolist()) == {0.0, 10.0}
 
 
 @pytest.mark.parametrize("stages", [2, "all", [True], [9], {0}])

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import private
 
@@ -49,6 +50,13 @@ def is_bare(module: nn.Module) -> bool:
     if kind in _FORWARDS:
         return kind.forward is _FORWARDS[kind] and (kind is not nn.GELU or module.approximate == "none")
     return kind.__module__.partition(".")[0] == _OURS and all(map(is_bare, module.children()))
+
+
+def takes_samples(module: nn.Module) -> bool:
+    """Returns whether a module may be given some samples of a batch only: nothing in it mixes samples or has hooks."""
+    parts = list(module.modules())
+    known = all(type(part).__module__.startswith((f"{_OURS}.", "torch.nn.modules.")) for part in parts)
+    return known and not any(isinstance(part, _BatchNorm) or private.has_hooks(part) for part in parts)
 
 
 def is_plain_mlp(layers: nn.Module) -> bool:

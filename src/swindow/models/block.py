@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from .. import kernels, windows
 from ..caching import cached_by_shape
 from ..config import SwinConfig
+from ..kernels import fast_path
 from ..windows import SizeRule
 from .attention import WindowAttention
 from .init import linear
 from .norms import NORMS, post_norm
-from .recording import record, recorded
+from .recording import is_recording, record, recorded
 
 _resolve = cached_by_shape(windows.resolve)
 
@@ -46,9 +49,19 @@ class DropPath(nn.Module):
         """Returns ``y`` (B, ...) with each sample zeroed with probability ``rate``, else divided by ``1 - rate``."""
         if not self.training or self.rate == 0:
             return y
-        keep = torch.rand(y.shape[0], device=y.device) >= self.rate
-        keep = keep.view(-1, *(1,) * (y.ndim - 1))
-        return y * keep.to(y.dtype) / (1 - self.rate)  # in this order: half precision would round 1 / (1 - rate)
+        kept = self.draw(y).view(-1, *(1,) * (y.ndim - 1))
+        return y * kept.to(y.dtype) / (1 - self.rate)  # in this order: half precision would round 1 / (1 - rate)
+
+    def draw(self, y: Tensor) -> Tensor:
+        """Returns which samples of ``y`` (B, ...) keep the branch this time, (B,)."""
+        return torch.rand(y.shape[0], device=y.device) >= self.rate
+
+    def add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        """Returns ``x + self(branch(x))``; the branch is not computed for samples that drop it."""
+        kept = self.draw(x).nonzero().flatten()  # (b,)
+        y = branch(x if len(kept) == len(x) else x.index_select(0, kept))
+        dtype = torch.promote_types(x.dtype, y.dtype)
+        return x.to(dtype).index_add(0, kept, y.to(dtype), alpha=1 / (1 - self.rate))
 
     def extra_repr(self) -> str:
         """Shows the rate when the model is printed."""
@@ -88,12 +101,32 @@ class SwinBlock(nn.Module):
             for parameter in (*self.norm1.parameters(), *self.norm2.parameters()):
                 nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns tokens (B, *grid, C) for tokens of that shape; any grid."""
+    def forward(self, x: Tensor, leave_out: bool | None = None) -> Tensor:
+        """Returns tokens (B, *grid, C) for tokens of that shape; any grid.
+
+        Args:
+            x: tokens (B, *grid, C).
+            leave_out: whether to compute branches only for the samples that keep them (stochastic depth); None: see
+                ``may_leave_out``.
+        """
         g = _resolve(tuple(x.shape[1:-1]), self.window, self.shift, self.rule)
-        x = x + self.drop_path(self.normed(self.norm1, lambda y: recorded(self.attn, y, g), x))
-        x = x + self.drop_path(self.normed(self.norm2, self._mlp, x))
+        leave_out = self.may_leave_out(x) if leave_out is None else leave_out
+        add = self.drop_path.add if leave_out else self._add
+        x = add(x, lambda x: self.normed(self.norm1, lambda y: recorded(self.attn, y, g), x))
+        x = add(x, lambda x: self.normed(self.norm2, self._mlp, x))
         return self.norm3(x)
+
+    def may_leave_out(self, x: Tensor) -> bool:
+        """Returns whether dropped branches need not be computed: in training on a CPU, while nobody looks on.
+
+        A GPU would have to wait until the CPU knows how many samples are left.
+        """
+        drops = type(self.drop_path) is DropPath and self.drop_path.training and self.drop_path.rate > 0
+        fast = drops and x.device.type == "cpu" and self.kernel.attention in (None, "cpu") and fast_path.may_run(x)
+        return fast and not is_recording() and fast_path.takes_samples(self)
+
+    def _add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        return x + self.drop_path(branch(x))
 
     def _mlp(self, y: Tensor) -> Tensor:
         return record(self.mlp, (y,), kernels.mlp(self.mlp, y, self.kernel))

@@ -36,6 +36,11 @@ def record(part: nn.Module, inputs: tuple[Any, ...], result: Tensor) -> Tensor:
     return result
 
 
+def is_recording() -> bool:
+    """Returns whether this thread or task has a recorder."""
+    return bool(_recorders.get())
+
+
 @contextmanager
 def recording(recorder: Recorder) -> Iterator[None]:
     """Has a recorder told of what the models return that are called in this thread or task inside the ``with`` block.

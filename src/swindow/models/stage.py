@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,10 @@ class SwinStage(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the stage's map (B, *grid, C), and what goes on to the next: merged (B, *grid/2, 2C)."""
         forget = self.grad_checkpointing and torch.is_grad_enabled()
+        block: Any
         for block in self.blocks:
-            x = checkpoint(recorded, block, x, use_reentrant=False) if forget else recorded(block, x)
+            if forget:  # what is worked out again is what was worked out, also where nobody looks on any more
+                x = checkpoint(recorded, block, x, block.may_leave_out(x), use_reentrant=False)
+            else:
+                x = recorded(block, x)
         return x, recorded(self.merge, x)
