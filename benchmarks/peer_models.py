@@ -28,7 +28,8 @@ def timm(model: SwinTransformer, size: tuple[int, int]) -> nn.Module | None:
     if library is None:
         return None
     name = "swinv2_tiny_window8_256" if v2 else "swin_tiny_patch4_window7_224"
-    peer = library.create_model(name, img_size=size, pretrained=False).eval()
+    rate = model.config.drop_path_rate
+    peer = library.create_model(name, img_size=size, pretrained=False, drop_path_rate=rate).eval()
     return _filled(peer, model, "timm")
 
 
@@ -37,6 +38,9 @@ def torchvision(model: SwinTransformer, size: tuple[int, int]) -> nn.Module | No
     if library is None:
         return None
     peer = (library.swin_v2_t if model.config.similarity == "cosine" else library.swin_t)(weights=None).eval()
+    depths = [part for part in peer.modules() if type(part).__name__ == "StochasticDepth"]
+    for i, part in enumerate(depths):
+        part.p = model.config.drop_path_rate * i / (len(depths) - 1)  # as an argument it is refused
     return _filled(peer, model, "torchvision")
 
 

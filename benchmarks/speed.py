@@ -40,13 +40,17 @@ TOLERANCE = 2e-5  # largest difference between the outputs of two libraries, ove
 
 
 class Case(NamedTuple):
-    """A model, a batch, an image; ``rounds`` over the number asked for; ``half``: under autocast to bfloat16."""
+    """A model, a batch, an image; ``rounds`` over the number asked for; ``half``: under autocast to bfloat16.
+
+    ``drop_path``: stochastic depth of the last block, in training.
+    """
 
     variant: str
     batch: int
     size: tuple[int, int]
     rounds: float = 1.0
     half: bool = False
+    drop_path: float = 0.0
 
     def autocast(self) -> torch.autocast:
         """The context in which the libraries run."""
@@ -63,9 +67,14 @@ INFERENCE = (
 )
 HALF = (Case("swin_tiny", 1, (224, 224), 1, half=True), Case("swin_tiny", 8, (224, 224), 0.6, half=True))
 TRAINING = (Case("swin_tiny", 8, (224, 224), 0.5), Case("swinv2_tiny_w8", 8, (256, 256), 0.4))
+DROPPING = tuple(case._replace(drop_path=0.2) for case in TRAINING)  # as in the paper
 HALF_TRAINING = tuple(case._replace(half=True) for case in TRAINING)
 QUICK = (Case("swin_tiny", 1, (224, 224)),)
-ALONE = ((TRAINING[0], True), (TRAINING[1], True), (INFERENCE[1], False), (INFERENCE[4], False))  # case, training
+ALONE = (
+    *((case, True) for case in (*TRAINING, *DROPPING)),
+    (INFERENCE[1], False),
+    (INFERENCE[4], False),
+)  # case, training
 OURS, DEPLOYED, BFLOAT16 = "swindow", "swindow deploy", "swindow, weights in bfloat16"
 HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
 
@@ -83,7 +92,9 @@ def main(rounds: int = 8, out: Path = RESULTS, quick: bool = False) -> None:
     bf16 = products.processor().bf16
     small = QUICK + tuple(case._replace(half=True) for case in QUICK if bf16)
     result["inference"] = [inference(case, rounds) for case in (small if quick else INFERENCE + HALF * bf16)]
-    result["training"] = [training(case, rounds) for case in (small if quick else TRAINING + HALF_TRAINING * bf16)]
+    result["training"] = [
+        training(case, rounds) for case in (small if quick else TRAINING + DROPPING + HALF_TRAINING * bf16)
+    ]
     result["alone"] = [alone(case, training) for case, training in (((QUICK[0], False),) if quick else ALONE)]
     result["startup"] = startup(3 if quick else 9)
     result |= {"versions": versions(), "hardware": measure.hardware()}
@@ -170,7 +181,7 @@ else:
 def build(case: Case) -> tuple[swindow.SwinTransformer, Tensor]:
     """Our model with every parameter random, and images. Padding is attended to, as in the peers."""
     torch.manual_seed(0)
-    model = swindow.create(case.variant, mask_padding=False, drop_path_rate=0.0).eval()
+    model = swindow.create(case.variant, mask_padding=False, drop_path_rate=case.drop_path).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
@@ -246,8 +257,8 @@ def summary(
     for name in rows if fastest else ():
         rows[name]["fastest peer"] = timing.ratio(seconds[name], seconds[fastest])._asdict()
     shown = ", ".join(f"{name} {row['products']['median']:.2f}" for name, row in rows.items())
-    half = ", bfloat16" if case.half else ""
-    print(f"{case.variant}, batch {case.batch}, {case.size}{half}: {shown}", flush=True)
+    how = ", bfloat16" * case.half + f", stochastic depth {case.drop_path}" * (case.drop_path > 0)
+    print(f"{case.variant}, batch {case.batch}, {case.size}{how}: {shown}", flush=True)
     return case._asdict() | {"rows": rows, "fastest_peer": fastest}
 
 

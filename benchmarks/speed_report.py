@@ -11,7 +11,8 @@ HEAD = """# Speed on a CPU
 Time over the time of the *matrix products*: the linear layers of the blocks alone, through `F.linear`, at the same
 sizes and in the same rounds; the median, with quartiles. All libraries have the same weights, run in turns in one
 process, and gave the same outputs first (last column: largest difference over the largest output). fp32 unless it says
-bfloat16 (autocast, against fp32), eager PyTorch, memory allocator as shipped.
+bfloat16 (autocast, against fp32), eager PyTorch, memory allocator as shipped. Without stochastic depth unless it is
+named; where a sample drops a branch, swindow does not compute it.
 """
 
 
@@ -31,8 +32,7 @@ def page(result: dict[str, Any], about: str) -> str:
 
 def table(case: dict[str, Any]) -> list[str]:
     size = "x".join(map(str, reversed(case["size"])))
-    half = ", bfloat16" if case.get("half") else ""
-    lines = [f"### {case['variant']}, batch {case['batch']}, {size} pixels{half}", ""]
+    lines = [f"### {case['variant']}, batch {case['batch']}, {size} pixels{how(case)}", ""]
     lines += [
         "| | over the matrix products | over the fastest peer | median (s) | difference |",
         "|---|---:|---:|---:|---:|",
@@ -54,8 +54,9 @@ def alone(cases: list[dict[str, Any]]) -> list[str]:
     lines = ["## In a process of its own", ""]
     lines += ["Peak resident memory above that of the built model and the images; time as above.", ""]
     for case in cases:
+        way = "training step" if case["training"] else "inference"
         lines += [
-            f"### {case['variant']}, batch {case['batch']}, {'training step' if case['training'] else 'inference'}",
+            f"### {case['variant']}, batch {case['batch']}, {way}{how(case)}",
             "",
             "| | peak (MB) | over the products |",
             "|---|---:|---:|",
@@ -73,6 +74,11 @@ def startup(times: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+def how(case: dict[str, Any]) -> str:
+    depth = case.get("drop_path", 0.0)
+    return ", bfloat16" * bool(case.get("half")) + f", stochastic depth {depth}" * (depth > 0)
+
+
 def spread(ratio: dict[str, float] | None) -> str:
     return "" if ratio is None else f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
 
@@ -84,7 +90,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    cases = result["inference"]
+    cases = [case for case in result["inference"] if not case.get("half")]
     names = [name for name in cases[0]["rows"] if not name.startswith("products")]
     colours = dict(zip(names, ("#0072B2", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#999999")))  # Okabe and Ito
     figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
