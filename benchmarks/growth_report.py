@@ -182,7 +182,8 @@ def sizes(cases: Cases) -> list[str]:
     lines += [
         "",
         "swindow keeps at most 64 entries in each of its caches for sizes. Below it, oneDNN keeps primitives by shape",
-        "(1024 by default, ONEDNN_PRIMITIVE_CACHE_CAPACITY), and the allocator keeps freed blocks of many sizes.",
+        "(1024 by default, ONEDNN_PRIMITIVE_CACHE_CAPACITY), PyTorch keeps what its calls of oneDNN prepared (1024 by",
+        "default, LRU_CACHE_CAPACITY), and the allocator keeps freed blocks of many sizes.",
     ]
     return [*lines, *failures(cases)]
 
