@@ -22,6 +22,7 @@ from helpers.peers import NARROW, peer, timm_model
 from swindow import SwinTransformer, caching, create
 from swindow.errors import ConfigError, InputError
 from swindow.kernels import fast_path
+from swindow.models import Mlp
 
 CONFIG = NARROW.replace(window_size=4)
 KINDS = {"v1": CONFIG, "v2": CONFIG.replace(**V2)}
@@ -363,8 +364,27 @@ def test_jacobians_and_hessians_are_those_of_reverse_mode(kind):
     assert wanted.abs().max() > 1e-3
     assert difference(torch.func.jacfwd(loss)(parameter), wanted) <= 1e-9
     assert difference(torch.func.jacrev(loss)(parameter), wanted) <= 1e-9
+    assert difference(torch.autograd.functional.jacobian(loss, parameter, vectorize=True), wanted) <= 1e-9
     wanted = torch.autograd.functional.hessian(loss, parameter)  # by the rules of the fast kernel
     assert difference(torch.func.hessian(loss)(parameter), wanted) <= 1e-9
+
+
+@pytest.mark.parametrize("way", ["torch", "onednn", "bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_gradients_at_once_are_those_of_a_loop(kind, way):
+    model, x = exact(KINDS[kind])
+    model, x = model.float(), x.float().requires_grad_()
+    if way == "bfloat16":
+        model.set_kernel("cpu")
+    else:
+        model.set_kernel(product=way)
+    with torch.autocast("cpu", torch.bfloat16, enabled=way == "bfloat16"):
+        y = model(x).float()
+    parameters, many = [x, *model.parameters()], torch.randn(3, *y.shape)
+    found = torch.autograd.grad(y, parameters, many, retain_graph=True, is_grads_batched=True)
+    for i, one in enumerate(many):
+        for a, b in zip(found, torch.autograd.grad(y, parameters, one, retain_graph=True)):
+            assert difference(a[i], b) <= (0.1 if way == "bfloat16" else 1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -537,5 +557,15 @@ def test_no_fast_path_for_changed_layers(change):
     assert not fast_path.may_run(y, mlp)
     assert fast_path.may_run(y, other)
     found = model(x)
+    model.set_kernel("reference")
+    assert difference(found, model(x)) <= 2e-5
+
+
+def test_no_fast_path_where_a_class_of_ours_has_another_forward(monkeypatch):
+    model, x = build(), images()
+    expected = model(x)
+    monkeypatch.setattr(Mlp, "forward", lambda self, y: 3 * self.fc2(self.act(self.fc1(y))))
+    found = model(x)
+    assert difference(found, expected) > 1e-3
     model.set_kernel("reference")
     assert difference(found, model(x)) <= 2e-5

@@ -33,6 +33,8 @@ _functorch_active = _assume(_find("_C", "_are_functorch_transforms_active"))
 _dispatch_modes = _assume(_find("utils", "_python_dispatch", "is_in_torch_dispatch_mode"))
 _function_modes = _assume(_find("_C", "_len_torch_function_stack"))
 _graph_task = _find("_C", "_current_graph_task_id")
+_dispatch_keys = _find("_C", "_dispatch_keys")
+_saved_tensor_hooks = _find("_C", "_autograd", "_top_saved_tensors_default_hooks")
 _tracing = _assume(_find("jit", "is_tracing"))
 _global_hooks = tuple(
     [True] if hooks is None else hooks  # hooks by number; the careful answer where they are kept elsewhere
@@ -54,6 +56,16 @@ def forward_mode() -> bool:
 def in_backward() -> bool:
     """Returns whether this thread is in the middle of a backward pass; no, where that cannot be asked."""
     return _graph_task is not None and _graph_task() != -1
+
+
+def is_batched(gradient: Tensor) -> bool:
+    """Returns whether a gradient stands for many: ``is_grads_batched``, ``functional.jacobian(vectorize=True)``."""
+    return _dispatch_keys is None or "Batched" in str(_dispatch_keys(gradient))
+
+
+def has_saved_tensor_hooks() -> bool:
+    """Returns whether somebody keeps what backward needs elsewhere, for instance a checkpoint."""
+    return _saved_tensor_hooks is None or _saved_tensor_hooks(False) is not None
 
 
 def is_tracing() -> bool:

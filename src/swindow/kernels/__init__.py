@@ -6,9 +6,9 @@ backward:
     attend(y, qkv, bias, g, similarity, dropout) -> Tensor     before the output projection
     weights(y, qkv, bias, g, similarity) -> Tensor             the attention probabilities, for explanation
 
-``reference`` is the paper, word by word. Of the fast ones ``cpu`` runs on a CPU in full precision, ``sdpa`` elsewhere;
-``triton``, one fused kernel for GPUs, runs where it is asked for with ``model.set_kernel("triton")``. ``linear`` and
-``mlp`` compute a linear layer and the two of a block; where somebody looks on they call them.
+``reference`` is the paper, word by word. Of the fast ones ``cpu`` runs on a CPU, in bfloat16 where that pays, ``sdpa``
+elsewhere; ``triton``, one fused kernel for GPUs, runs where it is asked for with ``model.set_kernel("triton")``.
+``linear`` and ``mlp`` compute a linear layer and the two of a block; where somebody looks on they call them.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def mlp(layers: nn.Module, y: Tensor, kernel: Kernel = AUTO) -> Tensor:
     """
     part: Any = layers
     fast = kernel.attention in (None, "cpu") and cpu.suits(y, kernel.product) and fast_path.is_plain_mlp(layers)
-    if fast and (cpu.trains_in_groups(y) or not torch.is_grad_enabled()) and fast_path.may_run(y, layers):
+    if fast and (cpu_mlp.recomputes(y) or not torch.is_grad_enabled()) and fast_path.may_run(y, layers):
         fc1, fc2 = part.fc1, part.fc2
         return cpu_mlp.mlp(y, fc1.weight, fc1.bias, fc2.weight, fc2.bias, kernel.product)
     result: Tensor = layers(y)

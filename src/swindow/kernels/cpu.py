@@ -37,11 +37,6 @@ def suits(x: Tensor, product: str | None = None) -> bool:
     return dtype in (torch.float32, torch.float64) or (dtype == torch.bfloat16 and products.bf16_in_blocks(product))
 
 
-def trains_in_groups(x: Tensor) -> bool:
-    """Returns whether backward works out again what it needs: in full precision. In half, keeping it is faster."""
-    return torch.is_grad_enabled() and computed(x) in (torch.float32, torch.float64)
-
-
 def computed(x: Tensor) -> torch.dtype:
     """Returns the type in which linear layers compute for a tensor: its own, or that of the autocast."""
     lowers = torch.is_autocast_enabled("cpu") and x.dtype == torch.float32
@@ -63,15 +58,14 @@ def attend(
         q, k, v = _split(qkv(x), heads)
         return *_similar(similarity, q, k), v
 
-    modules = (similarity,) if isinstance(similarity, torch.nn.Module) else ()
-    scaled = getattr(similarity, "scaled", None) if modules else similarity  # a function of learned numbers
-    if dropout or scaled is None or not torch.is_grad_enabled() or not fast_path.may_run(y, *modules):
+    module = similarity if isinstance(similarity, torch.nn.Module) else None  # its parameters can be asked for
+    scaled = getattr(module, "scaled", None)
+    if module is None or scaled is None or dropout or not torch.is_grad_enabled() or not fast_path.may_run(y, module):
         return attend_by_head(y, by_head, bias, g, dropout)
     order = plan(g, y.device)
     x = _reordered(y.to(computed(y)).flatten(1, -2), order.gather, order.scatter)  # (B, nW*N, C)
-    parameters = [p for module in modules for p in module.parameters()]
     t = qkv(x).contiguous()  # (B, nW*N, 3hd)
-    x = _Groups.apply(t, bias, order, scaled, *parameters)  # type: ignore[no-untyped-call]  # (B, nW*N, hd)
+    x = _Groups.apply(t, bias, order, scaled, *module.parameters())  # type: ignore[no-untyped-call]  # (B, nW*N, hd)
     return _reordered(x, order.scatter, order.gather).unflatten(1, g.grid)  # (B, *grid, hd)
 
 
@@ -180,7 +174,7 @@ class _Groups(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         t, bias, *others = ctx.saved_tensors
         parameters, kept = others[: ctx.number], iter(others[ctx.number :])
-        if torch.is_grad_enabled():
+        if is_watched(gradient):
             d_t, d_bias, *rest = differentiably(
                 _Groups.plainly(ctx.order, ctx.similarity), (t, bias, *parameters), gradient
             )
@@ -222,14 +216,21 @@ class _Groups(torch.autograd.Function):
         return attend
 
 
+def is_watched(gradient: Tensor) -> bool:
+    """Returns whether backward has to go by PyTorch's own rules: it is differentiated again, or for many gradients."""
+    return torch.is_grad_enabled() or private.is_batched(gradient)
+
+
 def differentiably(f: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor | None, ...]:
     """Returns the gradients of the inputs of ``f`` by PyTorch's own rules, so that they can be differentiated again.
 
     None for inputs that require none.
     """
-    inputs = [x.view_as(x) for x in inputs]  # so that the gradient ends here, where one is the other's history
-    wanted = [x for x in inputs if x.requires_grad]
-    found = iter(torch.autograd.grad(f(*inputs), wanted, gradient, create_graph=True))
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        inputs = [x.view_as(x) for x in inputs]  # so that the gradient ends here, where one is the other's history
+        wanted = [x for x in inputs if x.requires_grad]
+        found = iter(torch.autograd.grad(f(*inputs), wanted, gradient, create_graph=again))
     return tuple(next(found) if x.requires_grad else None for x in inputs)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import private
 from . import products
-from .cpu import computed, differentiably, trains_in_groups
+from .cpu import computed, differentiably, is_watched
 
 BLOCK = 5_000_000  # bytes of an MLP's hidden layer at a time (benchmarks/results/speed-tried.md)
 
@@ -32,15 +32,22 @@ def mlp(
     Returns:
         (..., out).
     """
-    if trains_in_groups(y):
+    if recomputes(y):
         trained: Tensor = _Mlp.apply(y, weight1, bias1, weight2, bias2, product)  # type: ignore[no-untyped-call]
         return trained
-    y = y.to(computed(y))  # once; an autocast keeps the weights that it has cast
+    dtype = computed(y)
+    y = y.to(dtype)  # once for all blocks. Of what is trained, an autocast keeps what it has cast
+    weight1, bias1, weight2, bias2 = (t if t.requires_grad else t.to(dtype) for t in (weight1, bias1, weight2, bias2))
     done = [
         products.linear(products.linear(block, weight1, bias1, product, gelu=True), weight2, bias2, product)
         for block in y.flatten(0, -2).split(tokens_in_block(y, weight1))
     ]
     return (done[0] if len(done) == 1 else torch.cat(done)).view(*y.shape[:-1], len(weight2))
+
+
+def recomputes(y: Tensor) -> bool:
+    """Returns whether backward applies the GELU again: in full precision. In half precision, keeping it is faster."""
+    return torch.is_grad_enabled() and computed(y) in (torch.float32, torch.float64)
 
 
 def tokens_in_block(y: Tensor, weight1: Tensor) -> int:
@@ -67,7 +74,7 @@ class _Mlp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         hidden, *inputs = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if is_watched(gradient):
             return *differentiably(_plain_mlp, inputs, gradient), None
         y, weight1, _, weight2, _ = inputs
         learns1, learns2 = any(ctx.needs_input_grad[1:3]), any(ctx.needs_input_grad[3:5])

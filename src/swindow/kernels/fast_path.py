@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import private
 
 _OURS = __name__.partition(".")[0]
+_OF_TOKENS = {nn.Linear, nn.GELU, nn.Dropout, nn.LayerNorm, nn.Identity, nn.ReLU, nn.Sequential}
 _FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.GELU, nn.Dropout, nn.LayerNorm)}
 
 
@@ -49,14 +49,27 @@ def is_bare(module: nn.Module) -> bool:
     kind = type(module)
     if kind in _FORWARDS:
         return kind.forward is _FORWARDS[kind] and (kind is not nn.GELU or module.approximate == "none")
-    return kind.__module__.partition(".")[0] == _OURS and all(map(is_bare, module.children()))
+    ours = all(_package(where) == _OURS for where in (kind, kind.forward))  # a function in its place is not
+    return ours and all(map(is_bare, module.children()))
+
+
+def _package(where: Any) -> str:
+    return str(getattr(where, "__module__", "")).partition(".")[0]
 
 
 def takes_samples(module: nn.Module) -> bool:
-    """Returns whether a module may be given some samples of a batch only: nothing in it mixes samples or has hooks."""
-    parts = list(module.modules())
-    known = all(type(part).__module__.startswith((f"{_OURS}.", "torch.nn.modules.")) for part in parts)
-    return known and not any(isinstance(part, _BatchNorm) or private.has_hooks(part) for part in parts)
+    """Returns whether a module may be given some samples of a batch only.
+
+    Nothing in it may mix samples, drop values or have hooks: it consists of our modules and a few of PyTorch's.
+    """
+    for part in module.modules():
+        kind: Any = type(part)
+        known = kind in _OF_TOKENS or _package(kind) == _OURS
+        if not known or _package(kind.forward) not in (_OURS, "torch") or private.has_hooks(part):
+            return False
+        if isinstance(part, nn.Dropout) and part.training and part.p > 0:
+            return False
+    return True
 
 
 def is_plain_mlp(layers: nn.Module) -> bool:

@@ -270,8 +270,8 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
-        rows = gradient.flatten(0, -2)
-        if torch.is_grad_enabled():  # the gradients are differentiated again: by PyTorch's own functions
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        if torch.is_grad_enabled() or private.is_batched(gradient):  # by PyTorch's own functions
             d_x = (rows @ weight).view(x.shape)
             return d_x, rows.t() @ x.flatten(0, -2), rows.sum(0) if wants_bias else None, None
         d_x = input_gradient(rows, weight, ctx.chosen).view(x.shape) if wants_x else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import kernels, windows
+from .. import kernels, private, windows
 from ..caching import cached_by_shape
 from ..config import SwinConfig
 from ..kernels import fast_path
@@ -57,15 +58,31 @@ class DropPath(nn.Module):
         return torch.rand(y.shape[0], device=y.device) >= self.rate
 
     def add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        """Returns ``x + self(branch(x))``; the branch is not computed for samples that drop it."""
+        """Returns in training what ``x + self(branch(x))`` does, without the branches that samples drop."""
         kept = self.draw(x).nonzero().flatten()  # (b,)
         y = branch(x if len(kept) == len(x) else x.index_select(0, kept))
         dtype = torch.promote_types(x.dtype, y.dtype)
-        return x.to(dtype).index_add(0, kept, y.to(dtype), alpha=1 / (1 - self.rate))
+        added: Tensor = _AddSamples.apply(x.to(dtype), y.to(dtype), kept, 1 - self.rate)  # type: ignore[no-untyped-call]
+        return added
 
     def extra_repr(self) -> str:
         """Shows the rate when the model is printed."""
         return f"rate={self.rate:.3f}"
+
+
+class _AddSamples(torch.autograd.Function):
+    """x with y / keep added to some samples. PyTorch's own ``index_add`` would keep y until backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, kept: Tensor, keep: float) -> Tensor:
+        ctx.keep = keep
+        ctx.save_for_backward(kept)
+        return x.index_add(0, kept, y / keep)  # not alpha=1 / keep: half precision would round it
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (kept,) = ctx.saved_tensors
+        return gradient, gradient.index_select(0, kept) / ctx.keep, None, None
 
 
 class SwinBlock(nn.Module):
@@ -119,11 +136,14 @@ class SwinBlock(nn.Module):
     def may_leave_out(self, x: Tensor) -> bool:
         """Returns whether dropped branches need not be computed: in training on a CPU, while nobody looks on.
 
-        A GPU would have to wait until the CPU knows how many samples are left.
+        Not on a GPU, which would have to wait until the CPU knows how many samples are left. Nor with dropout, whose
+        random numbers would be others, nor inside a checkpoint, which has to compute the same again in backward.
         """
         drops = type(self.drop_path) is DropPath and self.drop_path.training and self.drop_path.rate > 0
         fast = drops and x.device.type == "cpu" and self.kernel.attention in (None, "cpu") and fast_path.may_run(x)
-        return fast and not is_recording() and fast_path.takes_samples(self)
+        if not fast or is_recording() or private.has_saved_tensor_hooks():
+            return False
+        return fast_path.takes_samples(self) and not self.attn.attn_drop
 
     def _add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         return x + self.drop_path(branch(x))

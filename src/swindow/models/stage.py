@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from ..config import SwinConfig
 from .block import SwinBlock
 from .patches import PatchMerging
-from .recording import recorded
+from .recording import record, recorded
 
 
 class SwinStage(nn.Module):
@@ -37,10 +36,14 @@ class SwinStage(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the stage's map (B, *grid, C), and what goes on to the next: merged (B, *grid/2, 2C)."""
         forget = self.grad_checkpointing and torch.is_grad_enabled()
-        block: Any
         for block in self.blocks:
-            if forget:  # what is worked out again is what was worked out, also where nobody looks on any more
-                x = checkpoint(recorded, block, x, block.may_leave_out(x), use_reentrant=False)
+            if forget:  # decided here, because what is worked out again has to be what was worked out
+                leaves_out = type(block) is SwinBlock and block.may_leave_out(x)
+                x = checkpoint(_run, block, x, leaves_out, use_reentrant=False)
             else:
-                x = recorded(block, x)
+                x = _run(block, x)
         return x, recorded(self.merge, x)
+
+
+def _run(block: nn.Module, x: Tensor, leaves_out: bool = False) -> Tensor:
+    return record(block, (x,), block(x, leave_out=True) if leaves_out else block(x))
