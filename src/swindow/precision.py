@@ -1,4 +1,4 @@
-"""Where half precision is not enough: in the forward pass, logits, softmax, exp and coordinates are in fp32 at least."""
+"""Where half precision is not enough: in the forward pass, logits, softmax, exp and coordinates are fp32 at least."""
 
 from __future__ import annotations
 
