@@ -386,7 +386,7 @@ def test_times_beside_a_busy_thread_are_sane_or_not_fitted():
     busy = threading.Thread(target=work)
     busy.start()
     try:
-        found = [points for _ in range(10) for points in measured_costs()[:2]]
+        found = [points for _ in range(10) for points in measured_costs(1.0)[:2]]  # four sizes where there is time
     finally:
         stop.set()
         busy.join()
@@ -395,7 +395,7 @@ def test_times_beside_a_busy_thread_are_sane_or_not_fitted():
         [cost.exponent(points, "seconds") for points in some if cost.fits(points)] for some in (found[::2], found[1::2])
     ]
     assert any(fitted)
-    assert all(0.4 < p < 1.4 for p in fitted[0]), fitted  # at the least sizes: what every call costs flattens them
+    assert all(0.6 < p < 1.4 for p in fitted[0]), fitted
     assert all(0.9 < p < 2.6 for p in fitted[1]), fitted
 
 

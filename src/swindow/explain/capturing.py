@@ -119,7 +119,7 @@ def capture(model: SwinTransformer) -> Iterator[Capture]:
 
     Recorded under the names of ``model.named_modules()`` are the results of ``patch_embed``, every block, its ``attn``
     and ``mlp``, every ``merge``, the ``out_norms``, ``norm`` and ``head``: the tensors themselves, with gradients where
-    these are on. Maps are (B, *grid, C); in training they have the samples that drop a branch, too. A second forward
+    these are on. Maps are (B, *grid, C); in training they include samples whose branch is dropped. A second forward
     pass takes the place of the first.
 
     Args:

@@ -174,7 +174,7 @@ class _Groups(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         t, bias, *others = ctx.saved_tensors
         parameters, kept = others[: ctx.number], iter(others[ctx.number :])
-        if is_watched(gradient):
+        if fast_path.needs_plain_backward(gradient):
             d_t, d_bias, *rest = differentiably(
                 _Groups.plainly(ctx.order, ctx.similarity), (t, bias, *parameters), gradient
             )
@@ -214,11 +214,6 @@ class _Groups(torch.autograd.Function):
             return o.permute(1, 2, 0, 3).reshape(*t.shape[:-1], -1)
 
         return attend
-
-
-def is_watched(gradient: Tensor) -> bool:
-    """Returns whether backward has to go by PyTorch's own rules: it is differentiated again, or for many gradients."""
-    return torch.is_grad_enabled() or private.is_batched(gradient)
 
 
 def differentiably(f: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import private
-from . import products
-from .cpu import computed, differentiably, is_watched
+from . import fast_path, products
+from .cpu import computed, differentiably
 
 BLOCK = 5_000_000  # bytes of an MLP's hidden layer at a time (benchmarks/results/speed-tried.md)
 
@@ -36,7 +36,7 @@ def mlp(
         trained: Tensor = _Mlp.apply(y, weight1, bias1, weight2, bias2, product)  # type: ignore[no-untyped-call]
         return trained
     dtype = computed(y)
-    y = y.to(dtype)  # once for all blocks. Of what is trained, an autocast keeps what it has cast
+    y = y.to(dtype)  # once for all blocks; weights that are trained are left to autocast, which caches its casts
     weight1, bias1, weight2, bias2 = (t if t.requires_grad else t.to(dtype) for t in (weight1, bias1, weight2, bias2))
     done = [
         products.linear(products.linear(block, weight1, bias1, product, gelu=True), weight2, bias2, product)
@@ -74,7 +74,7 @@ class _Mlp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         hidden, *inputs = ctx.saved_tensors
-        if is_watched(gradient):
+        if fast_path.needs_plain_backward(gradient):
             return *differentiably(_plain_mlp, inputs, gradient), None
         y, weight1, _, weight2, _ = inputs
         learns1, learns2 = any(ctx.needs_input_grad[1:3]), any(ctx.needs_input_grad[3:5])

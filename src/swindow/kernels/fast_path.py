@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import private
 
 _OURS = __name__.partition(".")[0]
-_OF_TOKENS = {nn.Linear, nn.GELU, nn.Dropout, nn.LayerNorm, nn.Identity, nn.ReLU, nn.Sequential}
+_PER_SAMPLE = {nn.Linear, nn.GELU, nn.Dropout, nn.LayerNorm, nn.Identity, nn.ReLU, nn.Sequential}
 _FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.GELU, nn.Dropout, nn.LayerNorm)}
 
 
@@ -57,14 +57,19 @@ def _package(where: Any) -> str:
     return str(getattr(where, "__module__", "")).partition(".")[0]
 
 
-def takes_samples(module: nn.Module) -> bool:
-    """Returns whether a module may be given some samples of a batch only.
+def needs_plain_backward(gradient: Tensor) -> bool:
+    """Returns whether a backward pass has to be PyTorch's own: it is differentiated again, or vectorised (vmap)."""
+    return torch.is_grad_enabled() or private.is_batched(gradient)
 
-    Nothing in it may mix samples, drop values or have hooks: it consists of our modules and a few of PyTorch's.
+
+def is_per_sample(module: nn.Module) -> bool:
+    """Returns whether a module gives a sample the same result whatever else is in the batch, and nobody looks on.
+
+    It consists of our modules and a few of PyTorch's, without hooks, replaced ``forward`` or active dropout.
     """
     for part in module.modules():
         kind: Any = type(part)
-        known = kind in _OF_TOKENS or _package(kind) == _OURS
+        known = kind in _PER_SAMPLE or _package(kind) == _OURS
         if not known or _package(kind.forward) not in (_OURS, "torch") or private.has_hooks(part):
             return False
         if isinstance(part, nn.Dropout) and part.training and part.p > 0:

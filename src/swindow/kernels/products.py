@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .. import private
 from ..errors import ConfigError, nearest
+from . import fast_path
 
 PRODUCTS = ("torch", "onednn")
 VARIABLE = "SWINDOW_PRODUCT"
@@ -271,7 +272,7 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
         rows = gradient.reshape(-1, gradient.shape[-1])
-        if torch.is_grad_enabled() or private.is_batched(gradient):  # by PyTorch's own functions
+        if fast_path.needs_plain_backward(gradient):
             d_x = (rows @ weight).view(x.shape)
             return d_x, rows.t() @ x.flatten(0, -2), rows.sum(0) if wants_bias else None, None
         d_x = input_gradient(rows, weight, ctx.chosen).view(x.shape) if wants_x else None

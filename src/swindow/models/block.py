@@ -58,7 +58,12 @@ class DropPath(nn.Module):
         return torch.rand(y.shape[0], device=y.device) >= self.rate
 
     def add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        """Returns in training what ``x + self(branch(x))`` does, without the branches that samples drop."""
+        """Returns in training what ``x + self(branch(x))`` does; dropped samples do not go through the branch.
+
+        Args:
+            x: (B, ...).
+            branch: returns (b, ...) for any b samples (b, ...), 0 included, each whatever the others are.
+        """
         kept = self.draw(x).nonzero().flatten()  # (b,)
         y = branch(x if len(kept) == len(x) else x.index_select(0, kept))
         dtype = torch.promote_types(x.dtype, y.dtype)
@@ -143,7 +148,7 @@ class SwinBlock(nn.Module):
         fast = drops and x.device.type == "cpu" and self.kernel.attention in (None, "cpu") and fast_path.may_run(x)
         if not fast or is_recording() or private.has_saved_tensor_hooks():
             return False
-        return fast_path.takes_samples(self) and not self.attn.attn_drop
+        return fast_path.is_per_sample(self) and not self.attn.attn_drop
 
     def _add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         return x + self.drop_path(branch(x))
