@@ -9,8 +9,10 @@ import hypothesis
 import pytest
 import torch
 
-from swindow import cli
+from swindow import cli, private
 from swindow.explain import measure_cost
+from swindow.kernels import fast_path
+from swindow.models.recording import is_recording
 
 SHARED = Path(__file__).parents[2] / "shared"  # beside the repository, never part of it
 
@@ -25,6 +27,15 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind():
+    """A mode, hook or recorder that a test leaves behind would put every later test of its process on slower paths."""
+    yield
+    assert not fast_path.is_watched()
+    assert not is_recording()
+    assert not private.has_saved_tensor_hooks()
 
 
 @pytest.fixture

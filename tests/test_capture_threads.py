@@ -17,6 +17,7 @@ import swindow
 from helpers import definition
 from swindow import explain
 from swindow.models import SwinTransformer
+from swindow.models.recording import is_recording
 
 FIELDS = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "num_classes": 5, "patch_size": 2, "window_size": 4}
 THREADS, ROUNDS = 8, 40
@@ -148,6 +149,26 @@ def test_a_record_ends_also_where_its_block_is_left_in_another_thread():
             pool.submit(block.__exit__, None, None, None).result()
         model(torch.randn(1, 3, 12, 20))
     assert seen.pixels == (16, 16)
+    assert not is_recording()  # which would compute dropped branches of stochastic depth
+
+
+def test_a_task_that_goes_on_after_the_block_is_not_recorded():
+    model, x = model_of(), torch.randn(1, 3, 16, 16)
+
+    async def later():
+        await asyncio.sleep(0)
+        predict(model, torch.randn(1, 3, 12, 20))
+        return is_recording()
+
+    async def main():
+        with explain.capture(model) as seen:
+            task = asyncio.create_task(later())
+            predict(model, x)
+        return seen, await task
+
+    seen, recording = asyncio.run(main())
+    assert seen.pixels == (16, 16)
+    assert not recording
 
 
 def test_tasks_of_one_thread_do_not_see_each_other():

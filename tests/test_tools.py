@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.export import Dim
 from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers.definition import V2, difference, randomise
@@ -476,6 +479,11 @@ class Subclass(Tensor):
     pass
 
 
+class SeenByDispatch(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
 def under(mode):
     def run(model, x):
         with mode():
@@ -499,6 +507,8 @@ WATCHED = {
     "trace": lambda model, x: torch.jit.trace(model, x, check_trace=False),
     "export": lambda model, x: torch.export.export(model, (x,)),
     "compile": lambda model, x: torch.compile(model, backend="eager", fullgraph=True)(x),
+    "make_fx": lambda model, x: make_fx(model)(x),
+    "make_fx before dispatch": lambda model, x: make_fx(model, pre_dispatch=True)(x),
     "FLOP counter": under(lambda: FlopCounterMode(display=False)),
     "fake tensors": under(lambda: FakeTensorMode(allow_non_fake_inputs=True)),
     "function mode": under(Seen),
@@ -524,6 +534,26 @@ def test_no_fast_path_while_somebody_looks_on(situation, answers, gradients):
     model(x)
     assert answers
     assert all(answers)  # afterwards and in the plain case
+
+
+@pytest.mark.parametrize("mode", [Seen, SeenByDispatch])
+def test_a_mode_is_of_its_own_thread(mode, answers):
+    """Modes of two threads that overlap leave PyTorch's own flag set for good."""
+    model, x = build(), images()
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:
+        modes = [mode(), mode()]
+        for thread, each in zip((one, two), modes, strict=True):
+            thread.submit(each.__enter__).result()
+        one.submit(model, x).result()
+        assert not any(answers)
+        answers.clear()
+        model(x)
+        for thread, each in zip((one, two), modes, strict=True):
+            thread.submit(each.__exit__, None, None, None).result()
+        model(x)
+        two.submit(model, x).result()
+    assert answers
+    assert all(answers)
 
 
 def replaced(mlp):

@@ -30,7 +30,8 @@ def _assume(found: Callable[[], Any] | None) -> Callable[[], Any]:
 # --- whether somebody records or transforms what is called ------------------------------------------------------------
 
 _functorch_active = _assume(_find("_C", "_are_functorch_transforms_active"))
-_dispatch_modes = _assume(_find("utils", "_python_dispatch", "is_in_torch_dispatch_mode"))
+_dispatch_modes = _assume(_find("_C", "_len_torch_dispatch_stack"))
+_export_modes = _assume(_find("_ops", "_len_torch_dispatch_stack_pre_dispatch"))  # of make_fx, before dispatch
 _function_modes = _assume(_find("_C", "_len_torch_function_stack"))
 _graph_task = _find("_C", "_current_graph_task_id")
 _dispatch_keys = _find("_C", "_dispatch_keys")
@@ -74,13 +75,13 @@ def is_tracing() -> bool:
 
 
 def has_dispatch_modes() -> bool:
-    """Returns whether a mode sees every operation, for instance FlopCounterMode or FakeTensorMode."""
-    return bool(_dispatch_modes())
+    """Returns whether a mode of this thread sees every operation, for instance FlopCounterMode or FakeTensorMode."""
+    return bool(_dispatch_modes() or _export_modes())
 
 
 def has_modes() -> bool:
-    """Returns whether a mode sees every operation or every function that is called."""
-    return bool(_dispatch_modes() or _function_modes())
+    """Returns whether a mode of this thread sees every operation or every function that is called."""
+    return bool(has_dispatch_modes() or _function_modes())
 
 
 def has_global_hooks() -> bool:

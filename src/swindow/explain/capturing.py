@@ -143,12 +143,8 @@ def capture(model: SwinTransformer) -> Iterator[Capture]:
     """
     _check(model)
     seen = Capture(model)
-    keeper = _Keeper(seen)
-    try:
-        with recording(keeper):
-            yield seen
-    finally:
-        keeper.names.clear()  # should the block have been left in another thread, this one has it still
+    with recording(_Keeper(seen)):
+        yield seen
 
 
 def token_size(model: SwinTransformer, stage: int) -> PerAxis:

@@ -26,10 +26,11 @@ def may_run(x: Tensor, *modules: nn.Module) -> bool:
     PyTorch has to be of exactly its class, with plain parameters: quantised, wrapped and parametrised layers are not.
     Nor for an empty input, for which there is nothing to save.
     """
-    return _is_plain(x) and not _is_watched() and x.numel() > 0 and all(is_bare(module) for module in modules)
+    return _is_plain(x) and not is_watched() and x.numel() > 0 and all(is_bare(module) for module in modules)
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
+    """Returns whether somebody records, transforms or compiles what is called in this thread."""
     return (
         torch.compiler.is_compiling()
         or private.is_tracing()

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from .. import private
 
 Recorder = Callable[[nn.Module, tuple[Any, ...], Tensor], None]  # called with a part, its inputs and its result
-_recorders: ContextVar[tuple[Recorder, ...]] = ContextVar("swindow_recorders", default=())
+_recorders: ContextVar[tuple[_Recording, ...]] = ContextVar("swindow_recorders", default=())
+
+
+class _Recording:
+    """A recorder until its block ends: then None, also for threads and tasks that have the recording still."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder: Recorder | None = recorder
 
 
 def recorded(part: nn.Module, *inputs: Any) -> Tensor:
@@ -31,24 +38,31 @@ def record(part: nn.Module, inputs: tuple[Any, ...], result: Tensor) -> Tensor:
     Not of what gradient checkpointing works out again in backward.
     """
     if not torch.compiler.is_compiling() and not private.in_backward():
-        for recorder in _recorders.get():
+        for recorder in _live():
             recorder(part, inputs, result)
     return result
 
 
 def is_recording() -> bool:
     """Returns whether this thread or task has a recorder."""
-    return bool(_recorders.get())
+    return bool(_live())
+
+
+def _live() -> list[Recorder]:
+    recorders = [recording.recorder for recording in _recorders.get()]
+    return [recorder for recorder in recorders if recorder is not None]
 
 
 @contextmanager
 def recording(recorder: Recorder) -> Iterator[None]:
     """Has a recorder told of what the models return that are called in this thread or task inside the ``with`` block.
 
-    Blocks may overlap and end in any order. asyncio tasks that are started inside belong to it, too.
+    Blocks may overlap and end in any order, in any thread. asyncio tasks that are started inside belong to it, too.
     """
-    _recorders.set((*_recorders.get(), recorder))
+    mine = _Recording(recorder)
+    _recorders.set((*_recorders.get(), mine))
     try:
         yield
     finally:
-        _recorders.set(tuple(other for other in _recorders.get() if other is not recorder))
+        mine.recorder = None
+        _recorders.set(tuple(other for other in _recorders.get() if other.recorder is not None))
