@@ -18,7 +18,6 @@ KINDS = {
     "v2": ({**SMALL, **V2}, (36, 40)),
     "3d": ({**SMALL, "patch_size": (2, 4, 4), "window_size": ((2, 7, 7),) * 2, "merge_axes": (1, 2)}, (4, 36, 40)),
 }
-LAYER_NORM = F.layer_norm
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -52,16 +51,24 @@ class Counter:
     def __init__(self):
         self.samples = 0
 
-    def __call__(self, x, *rest):
-        self.samples += len(x)
-        return LAYER_NORM(x, *rest)
+    def counting(self, f):
+        def count(x, *rest):
+            self.samples += len(x)
+            return f(x, *rest)
+
+        return count
 
 
 def step(model, x, half=False):
     """Logits and gradients of one training step, always with the same samples dropped; and how many were computed."""
     torch.manual_seed(3)
     model.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=half), mock.patch.object(F, "layer_norm", Counter()) as counter:
+    counter = Counter()
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=half),
+        mock.patch.object(F, "layer_norm", counter.counting(F.layer_norm)),
+        mock.patch.object(torch, "native_layer_norm", counter.counting(torch.native_layer_norm)),
+    ):
         y = model(x).float()
     y.sin().sum().backward()
     return [y, *(p.grad.clone() for p in model.parameters())], counter.samples

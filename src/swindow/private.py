@@ -6,7 +6,7 @@ for the counters of ``explain.cost``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -116,6 +116,7 @@ _linear_pointwise = _find("ops", "mkldnn", "_linear_pointwise") if torch.backend
 _reorder = _find("ops", "mkldnn", "_reorder_linear_weight") if _linear_pointwise else None
 _gelu = _find("ops", "aten", "gelu_")
 _gelu_backward = _find("ops", "aten", "gelu_backward")
+_layer_norm_backward = _find("ops", "aten", "native_layer_norm_backward")
 _softmax_backward = _find("ops", "aten", "_softmax_backward_data")
 
 
@@ -162,6 +163,22 @@ def softmax_backward(gradient: Tensor, probabilities: Tensor) -> Tensor:
     if _softmax_backward is not None:
         return _softmax_backward(gradient, probabilities, -1, probabilities.dtype)
     return probabilities * (gradient - (gradient * probabilities).sum(-1, keepdim=True))
+
+
+def layer_norm_backward(
+    gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """Returns the gradients of x (..., C), weight (C,) and bias (C,), given that of their LayerNorm over the last axis.
+
+    None where one is not wanted; mean and rstd (..., 1) are what ``torch.native_layer_norm`` returned.
+    """
+    if _layer_norm_backward is not None:
+        found = _layer_norm_backward(gradient, x, weight.shape, mean, rstd, weight, bias, list(wanted))
+        return tuple(t if wants else None for t, wants in zip(found, wanted))
+    unit = (x - mean) * rstd  # (..., C)
+    d_unit = gradient * weight
+    d_x = rstd * (d_unit - d_unit.mean(-1, keepdim=True) - unit * (d_unit * unit).mean(-1, keepdim=True))
+    return d_x, (gradient * unit).flatten(0, -2).sum(0), gradient.flatten(0, -2).sum(0)
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------

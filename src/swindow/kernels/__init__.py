@@ -8,7 +8,8 @@ backward:
 
 ``reference`` is the paper, word by word. Of the fast ones ``cpu`` runs on a CPU, in bfloat16 where that pays, ``sdpa``
 elsewhere; ``triton``, one fused kernel for GPUs, runs where it is asked for with ``model.set_kernel("triton")``.
-``linear`` and ``mlp`` compute a linear layer and the two of a block; where somebody looks on they call them.
+``linear``, ``norm`` and ``mlp`` compute a linear layer, a LayerNorm and a block's MLP; where somebody looks on they
+call them.
 """
 
 from __future__ import annotations
@@ -24,10 +25,22 @@ from .. import private
 from ..caching import is_static
 from ..errors import ConfigError, nearest
 from ..windows import Geometry
-from . import cpu, cpu_mlp, fast_path, products, reference, sdpa
+from . import cpu, cpu_mlp, fast_path, products, recompute, reference, sdpa
 from .reference import Projection, Similarity, weights
 
-__all__ = ["AUTO", "KERNELS", "Kernel", "Projection", "Similarity", "attend", "kernel", "linear", "mlp", "weights"]
+__all__ = [
+    "AUTO",
+    "KERNELS",
+    "Kernel",
+    "Projection",
+    "Similarity",
+    "attend",
+    "kernel",
+    "linear",
+    "mlp",
+    "norm",
+    "weights",
+]
 
 KERNELS = ("reference", "sdpa", "cpu", "triton")
 
@@ -112,6 +125,23 @@ def linear(layer: nn.Linear, x: Tensor, bias: Tensor | None = None, kernel: Kern
         return F.linear(x, layer.weight, bias)
     y: Tensor = layer(x)
     return y if bias is None else y + bias
+
+
+def norm(layer: nn.Module, x: Tensor, kernel: Kernel = AUTO) -> Tensor:
+    """Returns a LayerNorm's result for tokens (..., C), which a linear layer that follows need not save for backward.
+
+    Args:
+        layer: the LayerNorm; it is called where somebody looks on (see ``fast_path``) and outside of training.
+        x: tokens (..., C).
+        kernel: what to compute with.
+    """
+    part: Any = layer
+    fast = kernel.attention in (None, "cpu") and x.device.type == "cpu" and cpu_mlp.recomputes(x)
+    plain = type(layer) is nn.LayerNorm and len(layer.normalized_shape) == 1 and layer.bias is not None
+    if fast and plain and fast_path.may_run(x, layer):
+        return recompute.norm(x, part.weight, part.bias, part.eps)
+    result: Tensor = layer(x)
+    return result
 
 
 def mlp(layers: nn.Module, y: Tensor, kernel: Kernel = AUTO) -> Tensor:

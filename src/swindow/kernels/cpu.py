@@ -8,7 +8,7 @@ sequences.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from ..precision import full_precision, wide
 from ..windows import Geometry
 from . import fast_path, products
 from .plan import Plan, plan
+from .recompute import reordered
 from .reference import Projection, Similarity
 
 LARGE_WINDOW = 576  # tokens from which on PyTorch's attention is faster in inference (speed-tried.md)
@@ -63,10 +64,10 @@ def attend(
     if module is None or scaled is None or dropout or not torch.is_grad_enabled() or not fast_path.may_run(y, module):
         return attend_by_head(y, by_head, bias, g, dropout)
     order = plan(g, y.device)
-    x = _reordered(y.to(computed(y)).flatten(1, -2), order.gather, order.scatter)  # (B, nW*N, C)
+    x = reordered(y.to(computed(y)), order.gather, order.scatter)  # (B, nW*N, C)
     t = qkv(x).contiguous()  # (B, nW*N, 3hd)
     x = _Groups.apply(t, bias, order, scaled, *module.parameters())  # type: ignore[no-untyped-call]  # (B, nW*N, hd)
-    return _reordered(x, order.scatter, order.gather).unflatten(1, g.grid)  # (B, *grid, hd)
+    return reordered(x, order.scatter, order.gather).unflatten(1, g.grid)  # (B, *grid, hd)
 
 
 def _split(t: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,28 +128,6 @@ def _probabilities(q: Tensor, k: Tensor, bias: Tensor, order: Plan, images: int,
     return logits.softmax(-1)
 
 
-def _reordered(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-    """Tokens (B, L, C) at the places that ``there`` tells; ``back`` takes them back. Past the end stands 0."""
-    y: Tensor = _Reorder.apply(x, there, back)  # type: ignore[no-untyped-call]
-    return y
-
-
-class _Reorder(torch.autograd.Function):
-    """Taking tokens elsewhere, whose gradient is taken back: PyTorch's own backward adds token by token."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-        ctx.save_for_backward(there, back)
-        if len(there) > x.shape[1]:
-            x = F.pad(x, [0, 0, 0, 1])  # one zero token, which every place of padding reads
-        return x.index_select(1, there)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        there, back = ctx.saved_tensors
-        return _reordered(gradient, back, there), None, None
-
-
 class _Groups(torch.autograd.Function):
     """Attention in training: keeps queries, keys and values.
 
@@ -175,7 +154,7 @@ class _Groups(torch.autograd.Function):
         t, bias, *others = ctx.saved_tensors
         parameters, kept = others[: ctx.number], iter(others[ctx.number :])
         if fast_path.needs_plain_backward(gradient):
-            d_t, d_bias, *rest = differentiably(
+            d_t, d_bias, *rest = fast_path.differentiably(
                 _Groups.plainly(ctx.order, ctx.similarity), (t, bias, *parameters), gradient
             )
             return d_t, d_bias, None, None, *rest
@@ -214,19 +193,6 @@ class _Groups(torch.autograd.Function):
             return o.permute(1, 2, 0, 3).reshape(*t.shape[:-1], -1)
 
         return attend
-
-
-def differentiably(f: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """Returns the gradients of the inputs of ``f`` by PyTorch's own rules, so that they can be differentiated again.
-
-    None for inputs that require none.
-    """
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        inputs = [x.view_as(x) for x in inputs]  # so that the gradient ends here, where one is the other's history
-        wanted = [x for x in inputs if x.requires_grad]
-        found = iter(torch.autograd.grad(f(*inputs), wanted, gradient, create_graph=again))
-    return tuple(next(found) if x.requires_grad else None for x in inputs)
 
 
 def _by_head(x: Tensor, like: Tensor) -> Tensor:

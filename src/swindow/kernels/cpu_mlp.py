@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import private
-from . import fast_path, products
-from .cpu import computed, differentiably
+from . import fast_path, products, recompute
+from .cpu import computed
 
 BLOCK = 5_000_000  # bytes of an MLP's hidden layer at a time (benchmarks/results/speed-tried.md)
 
@@ -33,7 +33,9 @@ def mlp(
         (..., out).
     """
     if recomputes(y):
-        trained: Tensor = _Mlp.apply(y, weight1, bias1, weight2, bias2, product)  # type: ignore[no-untyped-call]
+        trained: Tensor = _Mlp.apply(  # type: ignore[no-untyped-call]
+            y, weight1, bias1, weight2, bias2, product, recompute.source(y)
+        )
         return trained
     dtype = computed(y)
     y = y.to(dtype)  # once for all blocks; weights that are trained are left to autocast, which caches its casts
@@ -60,23 +62,33 @@ class _Mlp(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, product: str | None
+        ctx: Any,
+        y: Tensor,
+        weight1: Tensor,
+        bias1: Tensor,
+        weight2: Tensor,
+        bias2: Tensor,
+        product: str | None,
+        node: recompute.Node | None,
     ) -> Tensor:
         hidden = products.linear(y.flatten(0, -2), weight1, bias1, product)  # (tokens, hidden)
         out = y.new_empty(len(hidden), len(weight2))
         step = tokens_in_block(y, weight1)
         for h, o in zip(hidden.split(step), out.split(step)):
             o.copy_(products.linear(F.gelu(h), weight2, bias2, product))
-        ctx.product = product
-        ctx.save_for_backward(hidden, y, weight1, bias1, weight2, bias2)
+        ctx.product, ctx.node = product, node
+        ctx.save_for_backward(hidden, y if node is None else None, weight1, bias1, weight2, bias2)
         return out.view(*y.shape[:-1], len(weight2))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, *inputs = ctx.saved_tensors
+        hidden, y, *weights = ctx.saved_tensors
         if fast_path.needs_plain_backward(gradient):
-            return *differentiably(_plain_mlp, inputs, gradient), None
-        y, weight1, _, weight2, _ = inputs
+            with torch.enable_grad():
+                y = recompute.again(ctx.node) if y is None else y
+            return *fast_path.differentiably(_plain_mlp, (y, *weights), gradient), None, None
+        y = recompute.again(ctx.node) if y is None else y
+        weight1, _, weight2, _ = weights
         learns1, learns2 = any(ctx.needs_input_grad[1:3]), any(ctx.needs_input_grad[3:5])
         tokens, d_out = y.flatten(0, -2), gradient.flatten(0, -2)
         d_tokens, chosen = torch.empty_like(tokens), products.choice(ctx.product)
@@ -91,7 +103,7 @@ class _Mlp(torch.autograd.Function):
                 d_weight1 += products.weight_gradient(d_h, block, chosen)
                 d_bias1 += d_h.sum(0)
             d_block.copy_(products.input_gradient(d_h, weight1, chosen))
-        return d_tokens.view(y.shape), d_weight1, d_bias1, d_weight2, d_out.sum(0) if learns2 else None, None
+        return d_tokens.view(y.shape), d_weight1, d_bias1, d_weight2, d_out.sum(0) if learns2 else None, None, None
 
 
 def _plain_mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:

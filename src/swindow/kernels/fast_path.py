@@ -6,6 +6,7 @@ they are: exporters and compilers, FLOP counters, hooks, quantised or adapted la
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +62,19 @@ def _package(where: Any) -> str:
 def needs_plain_backward(gradient: Tensor) -> bool:
     """Returns whether a backward pass has to be PyTorch's own: it is differentiated again, or vectorised (vmap)."""
     return torch.is_grad_enabled() or private.is_batched(gradient)
+
+
+def differentiably(f: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """Returns the gradients of the inputs of ``f`` by PyTorch's own rules, so that they can be differentiated again.
+
+    None for inputs that require none.
+    """
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        inputs = [x.view_as(x) for x in inputs]  # so that the gradient ends here, where one is the other's history
+        wanted = [x for x in inputs if x.requires_grad]
+        found = iter(torch.autograd.grad(f(*inputs), wanted, gradient, create_graph=again))
+    return tuple(next(found) if x.requires_grad else None for x in inputs)
 
 
 def is_per_sample(module: nn.Module) -> bool:

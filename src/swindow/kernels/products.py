@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .. import private
 from ..errors import ConfigError, nearest
-from . import fast_path
+from . import fast_path, recompute
 
 PRODUCTS = ("torch", "onednn")
 VARIABLE = "SWINDOW_PRODUCT"
@@ -229,8 +229,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, product: str | None =
     trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
     if x.dtype == weight.dtype == torch.float32 and x.numel() > 0:
         chosen, rows = choice(product), x.numel() // x.shape[-1]
-        if trains and chosen.training.holds(rows, weight.numel()):
-            y: Tensor = _Linear.apply(x, weight, bias, chosen)  # type: ignore[no-untyped-call]
+        node = recompute.source(x) if trains else None
+        if trains and (node is not None or chosen.training.holds(rows, weight.numel())):
+            y: Tensor = _Linear.apply(x, weight, bias, chosen, node)  # type: ignore[no-untyped-call]
             return F.gelu(y) if gelu else y
         if not trains and chosen.plain.holds(rows, weight.numel()):
             fused = gelu and chosen.gelu
@@ -262,19 +263,25 @@ class _Linear(torch.autograd.Function):
     """x W^T + b, forward and backward by oneDNN where the choice says so."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, chosen: Choice) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.chosen = chosen
-        return private.onednn_linear(x, weight, bias)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, chosen: Choice, node: recompute.Node | None
+    ) -> Tensor:
+        ctx.save_for_backward(x if node is None else None, weight)
+        ctx.chosen, ctx.node = chosen, node
+        if chosen.training.holds(x.numel() // x.shape[-1], weight.numel()):
+            return private.onednn_linear(x, weight, bias)
+        return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
-        rows = gradient.reshape(-1, gradient.shape[-1])
-        if fast_path.needs_plain_backward(gradient):
-            d_x = (rows @ weight).view(x.shape)
-            return d_x, rows.t() @ x.flatten(0, -2), rows.sum(0) if wants_bias else None, None
-        d_x = input_gradient(rows, weight, ctx.chosen).view(x.shape) if wants_x else None
-        d_weight = weight_gradient(rows, x.flatten(0, -2), ctx.chosen) if wants_weight else None
-        return d_x, d_weight, rows.sum(0) if wants_bias else None, None
+        wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
+        rows, shape = gradient.reshape(-1, gradient.shape[-1]), (*gradient.shape[:-1], weight.shape[1])
+        chosen = TORCH if fast_path.needs_plain_backward(gradient) else ctx.chosen
+        d_x = d_weight = None
+        if wants_x:
+            d_x = input_gradient(rows, weight, chosen).view(shape)
+        if wants_weight:
+            x = recompute.again(ctx.node) if x is None else x
+            d_weight = weight_gradient(rows, x.flatten(0, -2), chosen)
+        return d_x, d_weight, rows.sum(0) if wants_bias else None, None, None

@@ -134,8 +134,8 @@ class SwinBlock(nn.Module):
         g = _resolve(tuple(x.shape[1:-1]), self.window, self.shift, self.rule)
         leave_out = self.may_leave_out(x) if leave_out is None else leave_out
         add = self.drop_path.add if leave_out else self._add
-        x = add(x, lambda x: self.normed(self.norm1, lambda y: recorded(self.attn, y, g), x))
-        x = add(x, lambda x: self.normed(self.norm2, self._mlp, x))
+        x = add(x, lambda x: self.normed(self.norm1, lambda y: recorded(self.attn, y, g), x, self.kernel))
+        x = add(x, lambda x: self.normed(self.norm2, self._mlp, x, self.kernel))
         return self.norm3(x)
 
     def may_leave_out(self, x: Tensor) -> bool:

@@ -6,13 +6,16 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from .. import kernels
+from ..kernels import AUTO, Kernel
 
-def pre_norm(norm: nn.Module, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+
+def pre_norm(norm: nn.Module, f: Callable[[Tensor], Tensor], x: Tensor, kernel: Kernel = AUTO) -> Tensor:
     """Returns f(LN x): v1, Swin section 3.2."""
-    return f(norm(x))
+    return f(kernels.norm(norm, x, kernel))
 
 
-def post_norm(norm: nn.Module, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def post_norm(norm: nn.Module, f: Callable[[Tensor], Tensor], x: Tensor, kernel: Kernel = AUTO) -> Tensor:
     """Returns LN(f x): SwinV2 section 3.2, which keeps the residual stream from growing with depth."""
     return norm(f(x))
 

@@ -76,7 +76,7 @@ class PatchMerging(nn.Module):
         """Returns (B, *grid', 2C) for tokens (B, *grid, C), with grid' = ceil(grid / 2) on the merged axes."""
         x = self.neighbours(x)  # (B, H/2, W/2, 4C)
         reduce = lambda y: kernels.linear(self.reduction, y, kernel=self.kernel)  # noqa: E731
-        x = self.normed(self.norm, reduce, x)  # (B, H/2, W/2, 2C)
+        x = self.normed(self.norm, reduce, x, self.kernel)  # (B, H/2, W/2, 2C)
         return x
 
     def neighbours(self, x: Tensor) -> Tensor:
