@@ -29,13 +29,16 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+def _looked_on():
+    return fast_path.is_watched() or is_recording() or private.has_saved_tensor_hooks()
+
+
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind():
     """A mode, hook or recorder that a test leaves behind would put every later test of its process on slower paths."""
+    before = _looked_on()
     yield
-    assert not fast_path.is_watched()
-    assert not is_recording()
-    assert not private.has_saved_tensor_hooks()
+    assert before or not _looked_on()  # only the test that leaves something behind fails
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from helpers.definition import difference, randomise
 from swindow import SwinConfig, SwinTransformer, kernels
-from swindow.kernels import recompute
-from swindow.models import Mlp
+from swindow.kernels import cpu_mlp, products, recompute
 
 SMALL = SwinConfig(embed_dim=16, depths=(2, 2), num_heads=(2, 4), num_classes=3, drop_path_rate=0.0)
 KINDS = {
@@ -27,7 +26,7 @@ KINDS = {
 
 
 def save_all(monkeypatch):
-    monkeypatch.setattr(recompute, "source", lambda y: None)
+    monkeypatch.setattr(recompute, "recipe", lambda y: recompute.Recipe(recompute._itself, (y,)))
 
 
 def build(config=SMALL, dtype=torch.float32):
@@ -60,13 +59,13 @@ def test_gradients_are_those_of_saved_tokens(kind, dtype, product, monkeypatch):
     assert max(map(difference, found, expected)) <= (1e-6 if dtype == torch.float32 else 1e-14)
 
 
-def held(run):
+def held(run, collect=gc.collect):
     """Bytes that a function allocates and does not free, beside those of a first call, while its result is there."""
     run()
-    gc.collect()
+    collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         result = run()
-        gc.collect()
+        collect()
     del result
     return sum(event.self_cpu_memory_usage for event in profiled.key_averages())
 
@@ -82,8 +81,8 @@ def test_two_of_twelve_channels_are_not_saved(product, monkeypatch):
     assert held(lambda: model(x)) - less == 4 * (2 * tokens + merged)
 
 
-def checkpointed(part):
-    """Replaces a part of the second block by one that checkpoints itself."""
+def checkpointed(part, calling):
+    """Replaces a part of the second block by one that checkpoints itself; what is called follows from the part."""
 
     def run(model, x):
         block = model.stages[0].blocks[1]
@@ -91,7 +90,7 @@ def checkpointed(part):
 
         class Checkpointed(nn.Module):
             def forward(self, *inputs):
-                return checkpoint(plain, *inputs, use_reentrant=False)
+                return checkpoint(calling(plain), *inputs, use_reentrant=False)
 
         setattr(block, part, Checkpointed())
         y = model(x)
@@ -126,9 +125,9 @@ def half(model, x):
 
 OTHERS = {
     "hooks for saved tensors": (saved_hooks, 0),
-    "a checkpoint": (lambda model, x: checkpoint(model, x, use_reentrant=False), 0),
-    "a checkpoint of attention": (checkpointed("attn"), 8),  # of 2 for each of 4 blocks and one for merging
-    "a checkpoint of an MLP": (checkpointed("mlp"), 8),
+    "a checkpoint": (lambda model, x: checkpoint(model, x, use_reentrant=False), None),  # which computes all again
+    "a checkpoint of attention": (checkpointed("attn", lambda attn: attn), 8),  # of 2 for every block and 1 for merging
+    "a checkpoint of an MLP": (checkpointed("mlp", lambda mlp: lambda y: kernels.mlp(mlp, y)), 8),
     "hooks disabled": (forbidden, 9),
     "hooks of norms": (hooked, 0),
     "autocast": (half, 0),
@@ -145,12 +144,12 @@ def test_tokens_are_saved_where_somebody_else_decides(other):
     bounds = (3e-2, 3e-1) if other == "autocast" else (1e-6, 1e-5)
     assert difference(found[0], expected[0]) <= bounds[0]
     assert max(map(difference, found, expected)) <= bounds[1]
-    if "checkpoint" not in other:  # which computes norms again, too, as it does everything
-        assert again == times
+    assert times is None or again == times
 
 
-def test_second_gradients_are_those_of_saved_tokens(monkeypatch):
-    model, x = build(dtype=torch.float64), torch.randn(1, 3, 36, 40, dtype=torch.float64)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-12)])
+def test_second_gradients_are_those_of_saved_tokens(dtype, bound, monkeypatch):
+    model, x = build(dtype=dtype), torch.randn(1, 3, 36, 40, dtype=dtype)
     weights = list(model.parameters())
 
     def second():
@@ -159,23 +158,32 @@ def test_second_gradients_are_those_of_saved_tokens(monkeypatch):
 
     found = second()
     save_all(monkeypatch)
-    assert max(map(difference, found, second())) <= 1e-12
+    assert max(map(difference, found, second())) <= bound
     model.set_kernel("reference")
-    assert max(map(difference, found, second())) <= 1e-9
+    assert max(map(difference, found, second())) <= 1e3 * bound
 
 
-@pytest.mark.parametrize("part", ["norm", "linear", "mlp"])
-def test_each_function_passes_gradcheck(part):
-    norm, mlp, linear = nn.LayerNorm(4).double(), randomise(Mlp(4, 6).double()), nn.Linear(4, 3).double()
-    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    parts = {"norm": lambda y: y, "linear": lambda y: kernels.linear(linear, y), "mlp": lambda y: kernels.mlp(mlp, y)}
+def linear(y, weight, bias):
+    return products._Linear.apply(y, weight, bias, products.TORCH, recompute.recipe(y))  # fp32 alone gets there
 
-    def f(x, weight, bias):
-        y = recompute.norm(x, weight, bias, 1e-5)
-        assert recompute.source(y) is not None
-        return parts[part](y)
 
-    inputs = (x, *(p.detach().clone().requires_grad_() for p in (norm.weight + 0.3, norm.bias + 0.1)))
+def turned(y, weight, bias):
+    there, back = torch.tensor([3, 0, 5, 1, 4, 2]), torch.tensor([1, 3, 5, 0, 4])  # the sixth token is padding
+    return linear(recompute.reordered(y.view(1, 5, 4), there, back), weight, bias)
+
+
+def mlp(y, weight, bias):
+    return cpu_mlp.mlp(y, weight, bias, weight.t(), torch.ones(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("function", [lambda y, *_: y, linear, turned, mlp])
+def test_each_function_passes_gradcheck(function):
+    def f(x, norm_weight, norm_bias, *weights):
+        return function(recompute.norm(x, norm_weight, norm_bias, 1e-5), *weights)
+
+    inputs = [
+        torch.randn(*size, dtype=torch.float64, requires_grad=True) for size in ((5, 4), (4,), (4,), (3, 4), (3,))
+    ]
     assert torch.autograd.gradcheck(f, inputs)
     assert torch.autograd.gradgradcheck(f, inputs)
 
@@ -204,22 +212,48 @@ def test_a_weight_changed_before_backward_is_an_error(name, alone):
         torch.autograd.grad(y, wanted)
 
 
-@pytest.mark.parametrize("change", [lambda y: y.mul_(2), lambda y: y[1:], lambda y: y.t().contiguous().t(), torch.relu])
+def in_place(y):
+    with torch.no_grad():  # which leaves the node of y as it is
+        return y.mul_(2)
+
+
+CHANGES = [in_place, lambda y: y.mul_(2), lambda y: y[1:], lambda y: y.t().contiguous().t(), torch.relu]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_tokens_that_were_changed_are_saved(change):
-    norm, linear, x = nn.LayerNorm(8), nn.Linear(8, 8), torch.randn(3, 8)
+    norm, layer, x = nn.LayerNorm(8), nn.Linear(8, 8), torch.randn(3, 8)
 
-    def gradients(normed, product):
-        return torch.autograd.grad(product(change(normed)).sin().sum(), [norm.weight, linear.weight])
+    def gradient(y, product):
+        return torch.autograd.grad(product(change(y)).sin().sum(), layer.weight)[0]
 
-    y = recompute.norm(x, norm.weight, norm.bias, norm.eps)
-    assert recompute.source(y) is not None
-    found = gradients(y, lambda y: kernels.linear(linear, y))
-    assert recompute.source(change(recompute.norm(x, norm.weight, norm.bias, norm.eps))) is None
-    assert max(map(difference, found, gradients(norm(x), linear))) <= 1e-6
+    def normed():
+        return recompute.norm(x, norm.weight, norm.bias, norm.eps)
+
+    assert recompute.recipe(normed()).computes
+    assert not recompute.recipe(change(normed())).computes
+    assert difference(gradient(normed(), lambda y: kernels.linear(layer, y)), gradient(norm(x), layer)) <= 1e-6
+
+
+def test_gradients_of_parts_one_after_the_other():
+    """The node of the norm is freed before that of the layer runs, as where a pipeline splits the backward pass."""
+    norm, layer, x = nn.LayerNorm(8), nn.Linear(8, 8), torch.randn(3, 8, requires_grad=True)
+
+    def gradients(y, product):
+        edge, z = torch.autograd.graph.get_gradient_edge(y), product(y)
+        torch.autograd.grad(edge, [norm.weight], torch.ones_like(y))
+        return torch.autograd.grad(z.sin().sum(), layer.weight)[0]
+
+    found = gradients(recompute.norm(x, norm.weight, norm.bias, norm.eps), lambda y: kernels.linear(layer, y))
+    assert difference(found, gradients(norm(x), layer)) <= 1e-6
 
 
 @pytest.mark.parametrize("kernel", [None, "reference"])
 def test_a_graph_without_a_backward_pass_is_freed(kernel):
     model, x = build(), torch.randn(2, 3, 36, 40)
     model.set_kernel(kernel)
-    assert held(lambda: model(x).sum().item()) == 0
+    gc.disable()  # the graph holds no cycle
+    try:
+        assert held(lambda: model(x).sum().item(), collect=lambda: None) == 0
+    finally:
+        gc.enable()

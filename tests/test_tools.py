@@ -16,7 +16,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_in_torch_dispatch_mode
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers.definition import V2, difference, randomise
@@ -538,10 +538,11 @@ def test_no_fast_path_while_somebody_looks_on(situation, answers, gradients):
 
 @pytest.mark.parametrize("mode", [Seen, SeenByDispatch])
 def test_a_mode_is_of_its_own_thread(mode, answers):
-    """Modes of two threads that overlap leave PyTorch's own flag set for good."""
+    """Modes of two threads that overlap leave PyTorch's own flag set, here until a mode ends that began before them."""
     model, x = build(), images()
-    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:
-        modes = [mode(), mode()]
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two, ThreadPoolExecutor(1) as three:
+        modes, first = [mode(), mode()], mode()
+        three.submit(first.__enter__).result()
         for thread, each in zip((one, two), modes, strict=True):
             thread.submit(each.__enter__).result()
         one.submit(model, x).result()
@@ -552,7 +553,9 @@ def test_a_mode_is_of_its_own_thread(mode, answers):
             thread.submit(each.__exit__, None, None, None).result()
         model(x)
         two.submit(model, x).result()
+        three.submit(first.__exit__, None, None, None).result()
     assert answers
+    assert not is_in_torch_dispatch_mode()
     assert all(answers)
 
 

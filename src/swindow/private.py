@@ -174,11 +174,11 @@ def layer_norm_backward(
     """
     if _layer_norm_backward is not None:
         found = _layer_norm_backward(gradient, x, weight.shape, mean, rstd, weight, bias, list(wanted))
-        return tuple(t if wants else None for t, wants in zip(found, wanted))
-    unit = (x - mean) * rstd  # (..., C)
-    d_unit = gradient * weight
-    d_x = rstd * (d_unit - d_unit.mean(-1, keepdim=True) - unit * (d_unit * unit).mean(-1, keepdim=True))
-    return d_x, (gradient * unit).flatten(0, -2).sum(0), gradient.flatten(0, -2).sum(0)
+    else:
+        unit, d_unit = (x - mean) * rstd, gradient * weight  # (..., C)
+        d_x = rstd * (d_unit - d_unit.mean(-1, keepdim=True) - unit * (d_unit * unit).mean(-1, keepdim=True))
+        found = d_x, (gradient * unit).flatten(0, -2).sum(0), gradient.flatten(0, -2).sum(0)
+    return tuple(t if wants else None for t, wants in zip(found, wanted))
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def norm(layer: nn.Module, x: Tensor, kernel: Kernel = AUTO) -> Tensor:
     """Returns a LayerNorm's result for tokens (..., C), which a linear layer that follows need not save for backward.
 
     Args:
-        layer: the LayerNorm; it is called where somebody looks on (see ``fast_path``) and outside of training.
+        layer: the LayerNorm; it is called where somebody looks on (see ``fast_path``) and where gradients are disabled.
         x: tokens (..., C).
         kernel: what to compute with.
     """

@@ -34,7 +34,7 @@ def mlp(
     """
     if recomputes(y):
         trained: Tensor = _Mlp.apply(  # type: ignore[no-untyped-call]
-            y, weight1, bias1, weight2, bias2, product, recompute.source(y)
+            y, weight1, bias1, weight2, bias2, product, recompute.recipe(y)
         )
         return trained
     dtype = computed(y)
@@ -58,7 +58,7 @@ def tokens_in_block(y: Tensor, weight1: Tensor) -> int:
 
 
 class _Mlp(torch.autograd.Function):
-    """``mlp`` in training: keeps tokens and hidden layer, and applies the GELU again in backward."""
+    """``mlp`` in training: saves the hidden layer before the GELU, and the tokens unless they come from a LayerNorm."""
 
     @staticmethod
     def forward(
@@ -69,32 +69,31 @@ class _Mlp(torch.autograd.Function):
         weight2: Tensor,
         bias2: Tensor,
         product: str | None,
-        node: recompute.Node | None,
+        source: recompute.Recipe,
     ) -> Tensor:
         hidden = products.linear(y.flatten(0, -2), weight1, bias1, product)  # (tokens, hidden)
         out = y.new_empty(len(hidden), len(weight2))
         step = tokens_in_block(y, weight1)
         for h, o in zip(hidden.split(step), out.split(step)):
             o.copy_(products.linear(F.gelu(h), weight2, bias2, product))
-        ctx.product, ctx.node = product, node
-        ctx.save_for_backward(hidden, y if node is None else None, weight1, bias1, weight2, bias2)
+        ctx.product, ctx.make = product, source.make
+        ctx.save_for_backward(hidden, weight1, bias1, weight2, bias2, *source.saved)
         return out.view(*y.shape[:-1], len(weight2))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, y, *weights = ctx.saved_tensors
+        hidden, weight1, bias1, weight2, bias2, *saved = ctx.saved_tensors
         if fast_path.needs_plain_backward(gradient):
             with torch.enable_grad():
-                y = recompute.again(ctx.node) if y is None else y
-            return *fast_path.differentiably(_plain_mlp, (y, *weights), gradient), None, None
-        y = recompute.again(ctx.node) if y is None else y
-        weight1, _, weight2, _ = weights
+                y = ctx.make(*saved)
+            return *fast_path.differentiably(_plain_mlp, (y, weight1, bias1, weight2, bias2), gradient), None, None
         learns1, learns2 = any(ctx.needs_input_grad[1:3]), any(ctx.needs_input_grad[3:5])
-        tokens, d_out = y.flatten(0, -2), gradient.flatten(0, -2)
-        d_tokens, chosen = torch.empty_like(tokens), products.choice(ctx.product)
+        d_out, chosen = gradient.flatten(0, -2), products.choice(ctx.product)
+        d_tokens = gradient.new_empty(len(hidden), weight1.shape[1])
+        tokens = ctx.make(*saved).flatten(0, -2) if learns1 else d_tokens  # else not read
         d_weight1, d_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
         d_bias1 = weight1.new_zeros(len(weight1))
-        step = tokens_in_block(tokens, weight1)
+        step = tokens_in_block(d_tokens, weight1)
         for block, h, d, d_block in zip(*(t.split(step) for t in (tokens, hidden, d_out, d_tokens))):
             if learns2:
                 d_weight2 += products.weight_gradient(d, F.gelu(h), chosen)
@@ -103,7 +102,8 @@ class _Mlp(torch.autograd.Function):
                 d_weight1 += products.weight_gradient(d_h, block, chosen)
                 d_bias1 += d_h.sum(0)
             d_block.copy_(products.input_gradient(d_h, weight1, chosen))
-        return d_tokens.view(y.shape), d_weight1, d_bias1, d_weight2, d_out.sum(0) if learns2 else None, None, None
+        d_y = d_tokens.view(*gradient.shape[:-1], -1)
+        return d_y, d_weight1, d_bias1, d_weight2, d_out.sum(0) if learns2 else None, None, None
 
 
 def _plain_mlp(y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:

@@ -229,9 +229,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, product: str | None =
     trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
     if x.dtype == weight.dtype == torch.float32 and x.numel() > 0:
         chosen, rows = choice(product), x.numel() // x.shape[-1]
-        node = recompute.source(x) if trains else None
-        if trains and (node is not None or chosen.training.holds(rows, weight.numel())):
-            y: Tensor = _Linear.apply(x, weight, bias, chosen, node)  # type: ignore[no-untyped-call]
+        source = recompute.recipe(x) if trains else None
+        if source is not None and (source.computes or chosen.training.holds(rows, weight.numel())):
+            y: Tensor = _Linear.apply(x, weight, bias, chosen, source)  # type: ignore[no-untyped-call]
             return F.gelu(y) if gelu else y
         if not trains and chosen.plain.holds(rows, weight.numel()):
             fused = gelu and chosen.gelu
@@ -264,17 +264,17 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, chosen: Choice, node: recompute.Node | None
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, chosen: Choice, source: recompute.Recipe
     ) -> Tensor:
-        ctx.save_for_backward(x if node is None else None, weight)
-        ctx.chosen, ctx.node = chosen, node
+        ctx.save_for_backward(weight, *source.saved)
+        ctx.chosen, ctx.make = chosen, source.make
         if chosen.training.holds(x.numel() // x.shape[-1], weight.numel()):
             return private.onednn_linear(x, weight, bias)
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        weight, *saved = ctx.saved_tensors
         wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         rows, shape = gradient.reshape(-1, gradient.shape[-1]), (*gradient.shape[:-1], weight.shape[1])
         chosen = TORCH if fast_path.needs_plain_backward(gradient) else ctx.chosen
@@ -282,6 +282,6 @@ class _Linear(torch.autograd.Function):
         if wants_x:
             d_x = input_gradient(rows, weight, chosen).view(shape)
         if wants_weight:
-            x = recompute.again(ctx.node) if x is None else x
+            x = ctx.make(*saved)
             d_weight = weight_gradient(rows, x.flatten(0, -2), chosen)
         return d_x, d_weight, rows.sum(0) if wants_bias else None, None, None

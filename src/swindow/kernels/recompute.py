@@ -1,11 +1,12 @@
-"""Normalised tokens in training on a CPU: backward computes them again from what the LayerNorm keeps for itself.
+"""Normalised tokens in training on a CPU: backward computes them again from what the LayerNorm saves for itself.
 
 The linear layer after a LayerNorm needs its input for the gradient of the weight. Computing it again costs little.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,22 +15,30 @@ from torch import Tensor
 from .. import private
 from . import fast_path
 
-Node = Any  # of PyTorch's graph: ``y.grad_fn``
+
+class Recipe(NamedTuple):
+    """How to compute a tensor again in backward: ``make(*saved)``, differentiable."""
+
+    make: Callable[..., Tensor]
+    saved: tuple[Tensor, ...]
+
+    @property
+    def computes(self) -> bool:
+        """Whether ``make`` computes something; else the tensor itself is saved."""
+        return self.make is not _itself
 
 
-def source(y: Tensor) -> Node | None:
-    """Returns the node that ``y`` comes from if ``again`` can compute ``y`` from it; None if ``y`` has to be saved.
+def recipe(y: Tensor) -> Recipe:
+    """Returns how to compute ``y`` again, from the input, weight and bias of a LayerNorm.
 
-    None also while a checkpoint, for instance, decides how tensors are saved: it would not be asked.
+    From ``y`` itself if it does not come from ``norm``, or through ``reordered`` from it, or was changed in place since.
+    Also while saved-tensor hooks are active, for example inside a checkpoint: they have to see ``y``.
     """
-    node = y.grad_fn
-    return node if getattr(node, "swindow_again", None) and not private.has_saved_tensor_hooks() else None
-
-
-def again(node: Node) -> Tensor:
-    """Returns the tensor of a ``source``, computed again; differentiable where gradients are enabled."""
-    result: Tensor = node.swindow_again(node)
-    return result
+    make = getattr(y.grad_fn, "swindow_make", None)
+    if make is None or y._version > 0 or private.has_saved_tensor_hooks():
+        return Recipe(_itself, (y,))
+    node: Any = y.grad_fn
+    return Recipe(make, node.saved_tensors[:3])
 
 
 def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -39,11 +48,18 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 def reordered(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-    """Returns the tokens (B, *grid, C) at the places that ``there`` tells, (B, L, C). Past the end stands 0.
+    """Returns tokens in another order, (B, L, C).
 
-    ``back`` takes them back, (H*W,) places of L.
+    Args:
+        x: (B, *grid, C) or (B, M, C).
+        there: (L,) the token at each place; an index past the last token reads zeros.
+        back: (M,) the place of each token, for the gradient.
     """
-    y: Tensor = _Reorder.apply(x, there, back, source(x))  # type: ignore[no-untyped-call]
+    y: Tensor = _Reorder.apply(x, there, back, recipe(x))  # type: ignore[no-untyped-call]
+    return y
+
+
+def _itself(y: Tensor) -> Tensor:
     return y
 
 
@@ -53,21 +69,15 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         y, mean, rstd = torch.native_layer_norm(x, weight.shape, weight, bias, eps)
-        ctx.eps, ctx.swindow_again = eps, _Norm.again
+        ctx.swindow_make = lambda x, weight, bias: F.layer_norm(x, weight.shape, weight, bias, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         return y
-
-    @staticmethod
-    def again(ctx: Any) -> Tensor:
-        x, weight, bias, _, _ = ctx.saved_tensors
-        return F.layer_norm(x, weight.shape, weight, bias, ctx.eps)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         if fast_path.needs_plain_backward(gradient):
-            plain = lambda x, w, b: F.layer_norm(x, w.shape, w, b, ctx.eps)  # noqa: E731
-            return *fast_path.differentiably(plain, (x, weight, bias), gradient), None
+            return *fast_path.differentiably(ctx.swindow_make, (x, weight, bias), gradient), None
         wanted = ctx.needs_input_grad[:3]
         return *private.layer_norm_backward(gradient, x, mean, rstd, weight, bias, wanted), None
 
@@ -76,21 +86,17 @@ class _Reorder(torch.autograd.Function):
     """Taking tokens elsewhere, whose gradient is taken back: PyTorch's own backward adds token by token."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, node: Node | None) -> Tensor:
-        ctx.shape, ctx.node = x.shape, node
-        if node is not None:
-            ctx.swindow_again = _Reorder.again
-        ctx.save_for_backward(there, back)
-        x = x if x.ndim == 3 else x.flatten(1, -2)  # (B, H*W, C); many gradients at once cannot be flattened
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, source: Recipe) -> Tensor:
+        if source.computes:
+            ctx.swindow_make = lambda *saved: reordered(source.make(*saved), there, back)
+        ctx.save_for_backward(*(source.saved if source.computes else ()), there, back)
+        ctx.shape = x.shape
+        x = x if x.ndim == 3 else x.flatten(1, -2)  # (B, M, C); many gradients at once cannot be flattened
         if len(there) > x.shape[1]:
             x = F.pad(x, [0, 0, 0, 1])  # one zero token, which every place of padding reads
         return x.index_select(1, there)
 
     @staticmethod
-    def again(ctx: Any) -> Tensor:
-        return reordered(again(ctx.node), *ctx.saved_tensors)
-
-    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        there, back = ctx.saved_tensors
+        *_, there, back = ctx.saved_tensors
         return reordered(gradient, back, there).view(ctx.shape), None, None, None

@@ -17,7 +17,7 @@ _recorders: ContextVar[tuple[_Recording, ...]] = ContextVar("swindow_recorders",
 
 
 class _Recording:
-    """A recorder until its block ends: then None, also for threads and tasks that have the recording still."""
+    """Holds a recorder; None once its block has ended, so that threads and tasks with a copy of it stop recording too."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder: Recorder | None = recorder
@@ -38,19 +38,19 @@ def record(part: nn.Module, inputs: tuple[Any, ...], result: Tensor) -> Tensor:
     Not of what gradient checkpointing works out again in backward.
     """
     if not torch.compiler.is_compiling() and not private.in_backward():
-        for recorder in _live():
-            recorder(part, inputs, result)
+        for each in _open():
+            if (recorder := each.recorder) is not None:  # another thread may just have ended it
+                recorder(part, inputs, result)
     return result
 
 
 def is_recording() -> bool:
     """Returns whether this thread or task has a recorder."""
-    return bool(_live())
+    return bool(_open())
 
 
-def _live() -> list[Recorder]:
-    recorders = [recording.recorder for recording in _recorders.get()]
-    return [recorder for recorder in recorders if recorder is not None]
+def _open() -> tuple[_Recording, ...]:
+    return tuple(recording for recording in _recorders.get() if recording.recorder is not None)
 
 
 @contextmanager
@@ -60,9 +60,9 @@ def recording(recorder: Recorder) -> Iterator[None]:
     Blocks may overlap and end in any order, in any thread. asyncio tasks that are started inside belong to it, too.
     """
     mine = _Recording(recorder)
-    _recorders.set((*_recorders.get(), mine))
+    _recorders.set((*_open(), mine))
     try:
         yield
     finally:
         mine.recorder = None
-        _recorders.set(tuple(other for other in _recorders.get() if other.recorder is not None))
+        _recorders.set(_open())
