@@ -31,7 +31,7 @@ class Recipe(NamedTuple):
 def recipe(y: Tensor) -> Recipe:
     """Returns how to compute ``y`` again, from the input, weight and bias of a LayerNorm.
 
-    From ``y`` itself if it does not come from ``norm``, or through ``reordered`` from it, or was changed in place since.
+    From ``y`` itself if it does not come from ``norm``, directly or through ``reordered``, or was changed since.
     Also while saved-tensor hooks are active, for example inside a checkpoint: they have to see ``y``.
     """
     make = getattr(y.grad_fn, "swindow_make", None)

@@ -17,7 +17,7 @@ _recorders: ContextVar[tuple[_Recording, ...]] = ContextVar("swindow_recorders",
 
 
 class _Recording:
-    """Holds a recorder; None once its block has ended, so that threads and tasks with a copy of it stop recording too."""
+    """A recorder; None once its block has ended, so that threads and tasks with a copy of this stop recording too."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder: Recorder | None = recorder
