@@ -195,6 +195,18 @@ def test_a_graph_that_is_retained_gives_its_gradients_again():
     assert all(map(torch.equal, one, other))
 
 
+def test_backward_frees_what_was_saved():
+    """Also while the graph is still there."""
+    model, x = build(), torch.randn(2, 3, 36, 40)
+
+    def run():
+        loss = model(x).sum()
+        loss.backward()
+        return loss
+
+    assert held(run) <= 64  # bytes; the loss, but none of the gradients, which are added up where they are
+
+
 NAMES = ["norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"]
 
 

@@ -87,8 +87,9 @@ class _Reorder(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, source: Recipe) -> Tensor:
+        make = source.make  # the function alone: what is saved shall be freed by backward
         if source.computes:
-            ctx.swindow_make = lambda *saved: reordered(source.make(*saved), there, back)
+            ctx.swindow_make = lambda *saved: reordered(make(*saved), there, back)
         ctx.save_for_backward(*(source.saved if source.computes else ()), there, back)
         ctx.shape = x.shape
         x = x if x.ndim == 3 else x.flatten(1, -2)  # (B, M, C); many gradients at once cannot be flattened
