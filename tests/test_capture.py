@@ -454,6 +454,16 @@ def test_fits():
     assert cost.fits([cost.Point(4, 1.0, 1), *points])  # the three largest count
 
 
+def test_times_that_are_mostly_fixed_costs_do_not_fit():
+    """They are near a power of the pixels, 0.5, that says nothing of how cost grows."""
+    points = [cost.Point(side, 1 + side**2 / 256, 1) for side in (8, 16, 32)]
+    power = cost.exponent(points, "seconds")
+    assert power == pytest.approx(0.5, abs=0.01)
+    assert all(abs(p.seconds / (2.32 * (p.side / 16) ** (2 * power)) - 1) < 0.15 for p in points)
+    assert not cost.fits(points)
+    assert cost.fits([p._replace(seconds=p.seconds - 1) for p in points])
+
+
 def test_bad_requests_are_refused():
     model, x = model_of(), torch.randn(1, 3, 16, 16)
     seen = look(model, x)

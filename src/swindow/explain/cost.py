@@ -35,6 +35,10 @@ _SIDE = 14  # tokens per side of the first map
 # exponent by 0.17, and the time in the middle 15 % off the line. Multiplications and memory are counted, so that their
 # exponents are what they are.
 FAR = 0.15  # of the fitted time; beyond, nothing is said to fit
+# Every pixel is multiplied, so that times grow at least in proportion to the pixels, about, unless the smallest is
+# mostly fixed costs. These bend the line little where they weigh much: of 1 + n / 4, at n = 1, 4 and 16, the times are
+# within 15 % of a power of 0.5.
+LOWEST = 0.75  # power of the pixels
 
 # Processor time of the thread: what it waits for others, or is interrupted by them, does not count. Windows counts it
 # in steps of 16 ms, too coarse for one call.
@@ -119,10 +123,15 @@ def exponent(points: Sequence[Point] | Sequence[Count], what: str) -> float:
 
 
 def fits(points: Sequence[Point]) -> bool:
-    """Returns whether times follow a power: none that ``exponent`` takes is more than ``FAR`` off the fitted one."""
+    """Returns whether times follow a power of the pixels.
+
+    None that ``exponent`` takes is more than ``FAR`` off the fitted one, and the power is at least ``LOWEST``.
+    """
     pixels, times = _logarithms(points, "seconds")
     slope, intercept = statistics.linear_regression(pixels, times)
-    return all(abs(math.expm1(time - intercept - slope * x)) <= FAR for x, time in zip(pixels, times))
+    return slope >= LOWEST and all(
+        abs(math.expm1(time - intercept - slope * x)) <= FAR for x, time in zip(pixels, times)
+    )
 
 
 def coefficient(points: Sequence[Point] | Sequence[Count], what: str, power: int) -> float:

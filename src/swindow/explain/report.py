@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ..errors import ConfigError
 from .bias import SMALL
-from .cost import FAR
+from .cost import FAR, LOWEST
 from .findings import Findings
 from .geometry import kinds
 from .hierarchy import merging_names, merging_order
@@ -128,6 +128,7 @@ def _words(found: Findings) -> dict[str, Any]:
         "counts": costs.counts,
         "growth": [growth(costs, "windowed"), growth(costs, "whole")],
         "far": f"{100 * FAR:.0f}",
+        "lowest": LOWEST,
     }
 
 
