@@ -29,7 +29,7 @@ KINDS = {
 
 
 def save_all(monkeypatch):
-    monkeypatch.setattr(recompute, "recipe", lambda y: recompute.Recipe(recompute._itself, (y,)))
+    monkeypatch.setattr(recompute, "saved", lambda y: recompute.Saved(recompute._itself, (y,)))
 
 
 def build(config=SMALL, dtype=torch.float32):
@@ -167,7 +167,7 @@ def test_second_gradients_are_those_of_saved_tokens(dtype, bound, monkeypatch):
 
 
 def linear(y, weight, bias):
-    return products._Linear.apply(y, weight, bias, products.TORCH, recompute.recipe(y))  # fp32 alone gets there
+    return products._Linear.apply(y, weight, bias, products.TORCH, recompute.saved(y))  # fp32 alone gets there
 
 
 def turned(y, weight, bias):
@@ -245,8 +245,8 @@ def test_tokens_that_were_changed_are_saved(change):
     def normed():
         return recompute.norm(x, norm.weight, norm.bias, norm.eps)
 
-    assert recompute.recipe(normed()).computes
-    assert not recompute.recipe(change(normed())).computes
+    assert recompute.saved(normed()).recomputes
+    assert not recompute.saved(change(normed())).recomputes
     assert difference(gradient(normed(), lambda y: kernels.linear(layer, y)), gradient(norm(x), layer)) <= 1e-6
 
 

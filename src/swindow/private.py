@@ -75,13 +75,16 @@ def is_tracing() -> bool:
 
 
 def has_dispatch_modes() -> bool:
-    """Returns whether a mode of this thread sees every operation, for instance FlopCounterMode or FakeTensorMode."""
+    """Returns whether a mode sees every operation of this thread, for instance FlopCounterMode or FakeTensorMode.
+
+    Also while any thread is inside ``make_fx(pre_dispatch=True)``, whose modes PyTorch keeps for the whole process.
+    """
     return bool(_dispatch_modes() or _export_modes())
 
 
 def has_modes() -> bool:
-    """Returns whether a mode of this thread sees every operation or every function that is called."""
-    return bool(has_dispatch_modes() or _function_modes())
+    """Returns whether a mode sees every operation or every function that is called; see ``has_dispatch_modes``."""
+    return has_dispatch_modes() or bool(_function_modes())
 
 
 def has_global_hooks() -> bool:

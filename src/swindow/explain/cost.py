@@ -35,8 +35,8 @@ _SIDE = 14  # tokens per side of the first map
 # exponent by 0.17, and the time in the middle 15 % off the line. Multiplications and memory are counted, so that their
 # exponents are what they are.
 FAR = 0.15  # of the fitted time; beyond, nothing is said to fit
-# Multiplications grow at least in proportion to the pixels. Times of a clearly lower power are mostly fixed costs, which
-# the line alone does not show: 1 + n / 4 at n = 1, 4 and 16 is within 15 % of a power of 0.5.
+# Multiplications grow at least in proportion to the pixels. Times of a clearly lower power are mostly fixed costs,
+# which the line alone does not show: 1 + n / 4 at n = 1, 4 and 16 is within 15 % of a power of 0.5.
 LOWEST = 0.75  # power of the pixels; below, nothing is said to fit
 
 # Processor time of the thread: what it waits for others, or is interrupted by them, does not count. Windows counts it

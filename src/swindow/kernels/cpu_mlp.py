@@ -34,7 +34,7 @@ def mlp(
     """
     if recomputes(y):
         trained: Tensor = _Mlp.apply(  # type: ignore[no-untyped-call]
-            y, weight1, bias1, weight2, bias2, product, recompute.recipe(y)
+            y, weight1, bias1, weight2, bias2, product, recompute.saved(y)
         )
         return trained
     dtype = computed(y)
@@ -69,28 +69,28 @@ class _Mlp(torch.autograd.Function):
         weight2: Tensor,
         bias2: Tensor,
         product: str | None,
-        source: recompute.Recipe,
+        source: recompute.Saved,
     ) -> Tensor:
         hidden = products.linear(y.flatten(0, -2), weight1, bias1, product)  # (tokens, hidden)
         out = y.new_empty(len(hidden), len(weight2))
         step = tokens_in_block(y, weight1)
         for h, o in zip(hidden.split(step), out.split(step)):
             o.copy_(products.linear(F.gelu(h), weight2, bias2, product))
-        ctx.product, ctx.make = product, source.make
-        ctx.save_for_backward(hidden, weight1, bias1, weight2, bias2, *source.saved)
+        ctx.product, ctx.restore = product, source.restore
+        ctx.save_for_backward(hidden, weight1, bias1, weight2, bias2, *source.tensors)
         return out.view(*y.shape[:-1], len(weight2))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight1, bias1, weight2, bias2, *saved = ctx.saved_tensors
+        hidden, weight1, bias1, weight2, bias2, *tensors = ctx.saved_tensors
         if fast_path.needs_plain_backward(gradient):
             with torch.enable_grad():
-                y = ctx.make(*saved)
+                y = ctx.restore(*tensors)
             return *fast_path.differentiably(_plain_mlp, (y, weight1, bias1, weight2, bias2), gradient), None, None
         learns1, learns2 = any(ctx.needs_input_grad[1:3]), any(ctx.needs_input_grad[3:5])
         d_out, chosen = gradient.flatten(0, -2), products.choice(ctx.product)
         d_tokens = gradient.new_empty(len(hidden), weight1.shape[1])
-        tokens = ctx.make(*saved).flatten(0, -2) if learns1 else d_tokens  # else not read
+        tokens = ctx.restore(*tensors).flatten(0, -2) if learns1 else d_tokens  # else not read
         d_weight1, d_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
         d_bias1 = weight1.new_zeros(len(weight1))
         step = tokens_in_block(d_tokens, weight1)

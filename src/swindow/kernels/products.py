@@ -229,8 +229,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, product: str | None =
     trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
     if x.dtype == weight.dtype == torch.float32 and x.numel() > 0:
         chosen, rows = choice(product), x.numel() // x.shape[-1]
-        source = recompute.recipe(x) if trains else None
-        if source is not None and (source.computes or chosen.training.holds(rows, weight.numel())):
+        source = recompute.saved(x) if trains else None
+        if source is not None and (source.recomputes or chosen.training.holds(rows, weight.numel())):
             y: Tensor = _Linear.apply(x, weight, bias, chosen, source)  # type: ignore[no-untyped-call]
             return F.gelu(y) if gelu else y
         if not trains and chosen.plain.holds(rows, weight.numel()):
@@ -264,17 +264,17 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, chosen: Choice, source: recompute.Recipe
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, chosen: Choice, source: recompute.Saved
     ) -> Tensor:
-        ctx.save_for_backward(weight, *source.saved)
-        ctx.chosen, ctx.make = chosen, source.make
+        ctx.save_for_backward(weight, *source.tensors)
+        ctx.chosen, ctx.restore = chosen, source.restore
         if chosen.training.holds(x.numel() // x.shape[-1], weight.numel()):
             return private.onednn_linear(x, weight, bias)
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight, *saved = ctx.saved_tensors
+        weight, *tensors = ctx.saved_tensors
         wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         rows, shape = gradient.reshape(-1, gradient.shape[-1]), (*gradient.shape[:-1], weight.shape[1])
         chosen = TORCH if fast_path.needs_plain_backward(gradient) else ctx.chosen
@@ -282,6 +282,6 @@ class _Linear(torch.autograd.Function):
         if wants_x:
             d_x = input_gradient(rows, weight, chosen).view(shape)
         if wants_weight:
-            x = ctx.make(*saved)
+            x = ctx.restore(*tensors)
             d_weight = weight_gradient(rows, x.flatten(0, -2), chosen)
         return d_x, d_weight, rows.sum(0) if wants_bias else None, None, None

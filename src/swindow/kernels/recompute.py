@@ -16,29 +16,29 @@ from .. import private
 from . import fast_path
 
 
-class Recipe(NamedTuple):
-    """How to compute a tensor again in backward: ``make(*saved)``, differentiable."""
+class Saved(NamedTuple):
+    """What an operation saves for backward in place of an input; ``restore(*tensors)`` is the input, differentiable."""
 
-    make: Callable[..., Tensor]
-    saved: tuple[Tensor, ...]
+    restore: Callable[..., Tensor]
+    tensors: tuple[Tensor, ...]
 
     @property
-    def computes(self) -> bool:
-        """Whether ``make`` computes something; else the tensor itself is saved."""
-        return self.make is not _itself
+    def recomputes(self) -> bool:
+        """Whether ``restore`` computes the input; else the input itself is saved."""
+        return self.restore is not _itself
 
 
-def recipe(y: Tensor) -> Recipe:
-    """Returns how to compute ``y`` again, from the input, weight and bias of a LayerNorm.
+def saved(y: Tensor) -> Saved:
+    """Returns what to save for backward in place of ``y``: the input, weight and bias of the LayerNorm it comes from.
 
-    From ``y`` itself if it does not come from ``norm``, directly or through ``reordered``, or was changed since.
-    Also while saved-tensor hooks are active, for example inside a checkpoint: they have to see ``y``.
+    It is ``y`` itself unless ``y`` comes from ``norm``, directly or through ``reordered``, and has not been changed
+    since. It is ``y`` itself, too, while saved-tensor hooks are active, for example inside a checkpoint.
     """
-    make = getattr(y.grad_fn, "swindow_make", None)
-    if make is None or y._version > 0 or private.has_saved_tensor_hooks():
-        return Recipe(_itself, (y,))
+    restore = getattr(y.grad_fn, "swindow_restore", None)
+    if restore is None or y._version > 0 or private.has_saved_tensor_hooks():
+        return Saved(_itself, (y,))
     node: Any = y.grad_fn
-    return Recipe(make, node.saved_tensors[:3])
+    return Saved(restore, node.saved_tensors[:3])
 
 
 def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -55,7 +55,7 @@ def reordered(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
         there: (L,) the token at each place; an index past the last token reads zeros.
         back: (M,) the place of each token, for the gradient.
     """
-    y: Tensor = _Reorder.apply(x, there, back, recipe(x))  # type: ignore[no-untyped-call]
+    y: Tensor = _Reorder.apply(x, there, back, saved(x))  # type: ignore[no-untyped-call]
     return y
 
 
@@ -69,7 +69,7 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         y, mean, rstd = torch.native_layer_norm(x, weight.shape, weight, bias, eps)
-        ctx.swindow_make = lambda x, weight, bias: F.layer_norm(x, weight.shape, weight, bias, eps)
+        ctx.swindow_restore = lambda x, weight, bias: F.layer_norm(x, weight.shape, weight, bias, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         return y
 
@@ -77,7 +77,7 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         if fast_path.needs_plain_backward(gradient):
-            return *fast_path.differentiably(ctx.swindow_make, (x, weight, bias), gradient), None
+            return *fast_path.differentiably(ctx.swindow_restore, (x, weight, bias), gradient), None
         wanted = ctx.needs_input_grad[:3]
         return *private.layer_norm_backward(gradient, x, mean, rstd, weight, bias, wanted), None
 
@@ -86,11 +86,11 @@ class _Reorder(torch.autograd.Function):
     """Taking tokens elsewhere, whose gradient is taken back: PyTorch's own backward adds token by token."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, source: Recipe) -> Tensor:
-        make = source.make  # the function alone: what is saved shall be freed by backward
-        if source.computes:
-            ctx.swindow_make = lambda *saved: reordered(make(*saved), there, back)
-        ctx.save_for_backward(*(source.saved if source.computes else ()), there, back)
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, source: Saved) -> Tensor:
+        restore = source.restore  # the lambda must not hold the tensors: backward frees them
+        if source.recomputes:
+            ctx.swindow_restore = lambda *tensors: reordered(restore(*tensors), there, back)
+        ctx.save_for_backward(*(source.tensors if source.recomputes else ()), there, back)
         ctx.shape = x.shape
         x = x if x.ndim == 3 else x.flatten(1, -2)  # (B, M, C); many gradients at once cannot be flattened
         if len(there) > x.shape[1]:

@@ -1,4 +1,7 @@
-"""Where a LayerNorm stands: before a function, as in Swin, or after it, as in SwinV2."""
+"""Where a LayerNorm stands: before a function, as in Swin, or after it, as in SwinV2.
+
+``f`` takes and returns tokens (B, *grid, C); patch merging's takes (..., 4C) and returns (..., 2C).
+"""
 
 from __future__ import annotations
 
