@@ -7,7 +7,7 @@ on two cores; nothing else should run meanwhile. The peers are in peer_models.py
 
 All libraries run with the same weights in one process, in turns, after their outputs were compared. The measure is time
 over the time of the *matrix products*: the linear layers of the blocks alone, through ``F.linear``, at the same sizes,
-in the same rounds. Batches of 8 are measured again, with peak memory, in a process of its own for each library.
+in the same rounds. Some cases are measured again, with peak memory, in a process of its own for each library.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ ALONE = (
     (INFERENCE[1], False),
     (INFERENCE[4], False),
 )  # case, training
+HALF_ALONE = (*((case, True) for case in HALF_TRAINING), *((case, False) for case in HALF))
 OURS, DEPLOYED, BFLOAT16 = "swindow", "swindow deploy", "swindow, weights in bfloat16"
 HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
 
@@ -95,7 +96,8 @@ def main(rounds: int = 8, out: Path = RESULTS, quick: bool = False) -> None:
     result["training"] = [
         training(case, rounds) for case in (small if quick else TRAINING + DROPPING + HALF_TRAINING * bf16)
     ]
-    result["alone"] = [alone(case, training) for case, training in (((QUICK[0], False),) if quick else ALONE)]
+    each = tuple((case, False) for case in small) if quick else ALONE + HALF_ALONE * bf16
+    result["alone"] = [alone(case, training) for case, training in each]
     result["startup"] = startup(3 if quick else 9)
     result |= {"versions": versions(), "hardware": measure.hardware()}
     out.mkdir(parents=True, exist_ok=True)
@@ -137,7 +139,7 @@ def training(case: Case, rounds: int) -> dict[str, Any]:
 def alone(case: Case, training: bool) -> dict[str, Any]:
     """A process for each library: time as shipped, and peak memory above what is built."""
     rows = {}
-    for name in (OURS, *([] if training else [DEPLOYED]), *peer_models.PEERS):
+    for name in (OURS, *([] if training or case.half else [DEPLOYED]), *peer_models.PEERS):
         command = [sys.executable, "-c", PROCESS, str(Path(__file__).parent), name, json.dumps([*case, training])]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -155,7 +157,6 @@ sys.path.insert(0, sys.argv[1])
 import measure, speed
 from swindow import timing
 from swindow.inference.bench import matrix_products
-from swindow.kernels import products
 *fields, training = json.loads(sys.argv[3])
 case = speed.Case(*fields)
 model, x = speed.build(case)
@@ -163,10 +164,10 @@ library = speed.library(sys.argv[2], model, case.size)
 if library is None:
     print("null")
 else:
-    products = matrix_products(model, x, training=training)
+    products = speed.within(case, matrix_products(model, x, training=training))
     if library is not model:
         del model
-    run = speed.step(library, x, case) if training else speed.inferring(library, x)
+    run = speed.step(library, x, case) if training else speed.within(case, speed.inferring(library, x))
     measure._trim()
     measure._reset_peak()
     before = measure._peak()

@@ -25,7 +25,7 @@ from .recompute import reordered
 from .reference import Projection, Similarity
 
 LARGE_WINDOW = 576  # tokens from which on PyTorch's attention is faster in inference (speed-tried.md)
-GROUP = 4_000_000  # bytes of queries, keys and values at a time (benchmarks/results/speed-tried.md)
+GROUP = 2_000_000  # numbers of queries, keys and values at a time (benchmarks/results/speed-tried.md)
 # The tokens of windows (b*w, N, C) to queries, keys and values (h, b*w, N, d); their plain product is the similarity.
 ByHead = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
@@ -92,7 +92,7 @@ def attend_by_head(y: Tensor, by_head: ByHead, bias: Tensor, g: Geometry, dropou
     x = y.flatten(1, -2)  # (B, H*W, C)
     if order.pads:
         x = F.pad(x, [0, 0, 0, 1])  # one zero token, which every place of padding reads
-    at_once = max(1, GROUP // (3 * n * chans * x.element_size()))  # windows in a group
+    at_once = max(1, GROUP // (3 * n * chans))  # windows in a group
     attended = []
     for images in x.split(max(1, at_once // count)):  # (b, H*W, C)
         groups = []
@@ -205,7 +205,7 @@ def _boxes(bias: Tensor, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
     """Groups of windows: the number of the first, and of every tensor (B, nW*N, ...) what belongs to the group."""
     t, n = tensors[0], bias.shape[1]
     count = t.shape[1] // n
-    at_once = max(1, GROUP // (n * t.shape[-1] * t.element_size()))
+    at_once = max(1, GROUP // (n * t.shape[-1]))
     for images in zip(*(t.split(max(1, at_once // count)) for t in tensors)):
         for start in range(0, count, at_once):
             yield start, *(t[:, start * n : (start + at_once) * n] for t in images)

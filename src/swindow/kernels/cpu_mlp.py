@@ -12,7 +12,7 @@ from .. import private
 from . import fast_path, products, recompute
 from .cpu import computed
 
-BLOCK = 5_000_000  # bytes of an MLP's hidden layer at a time (benchmarks/results/speed-tried.md)
+BLOCK = 2_500_000  # numbers of an MLP's hidden layer at a time (benchmarks/results/speed-tried.md)
 
 
 def mlp(
@@ -42,7 +42,7 @@ def mlp(
     weight1, bias1, weight2, bias2 = (t if t.requires_grad else t.to(dtype) for t in (weight1, bias1, weight2, bias2))
     done = [
         products.linear(products.linear(block, weight1, bias1, product, gelu=True), weight2, bias2, product)
-        for block in y.flatten(0, -2).split(tokens_in_block(y, weight1))
+        for block in y.flatten(0, -2).split(tokens_in_block(weight1))
     ]
     return (done[0] if len(done) == 1 else torch.cat(done)).view(*y.shape[:-1], len(weight2))
 
@@ -52,9 +52,9 @@ def recomputes(y: Tensor) -> bool:
     return torch.is_grad_enabled() and computed(y) in (torch.float32, torch.float64)
 
 
-def tokens_in_block(y: Tensor, weight1: Tensor) -> int:
-    """Returns how many tokens of ``y`` go through an MLP at a time; weight1 (hidden, C)."""
-    return max(1, BLOCK // (len(weight1) * y.element_size()))
+def tokens_in_block(weight1: Tensor) -> int:
+    """Returns how many tokens go through an MLP at a time; weight1 (hidden, C)."""
+    return max(1, BLOCK // len(weight1))
 
 
 class _Mlp(torch.autograd.Function):
@@ -73,7 +73,7 @@ class _Mlp(torch.autograd.Function):
     ) -> Tensor:
         hidden = products.linear(y.flatten(0, -2), weight1, bias1, product)  # (tokens, hidden)
         out = y.new_empty(len(hidden), len(weight2))
-        step = tokens_in_block(y, weight1)
+        step = tokens_in_block(weight1)
         for h, o in zip(hidden.split(step), out.split(step)):
             o.copy_(products.linear(F.gelu(h), weight2, bias2, product))
         ctx.product, ctx.restore = product, source.restore
@@ -93,7 +93,7 @@ class _Mlp(torch.autograd.Function):
         tokens = ctx.restore(*tensors).flatten(0, -2) if learns1 else d_tokens  # else not read
         d_weight1, d_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
         d_bias1 = weight1.new_zeros(len(weight1))
-        step = tokens_in_block(d_tokens, weight1)
+        step = tokens_in_block(weight1)
         for block, h, d, d_block in zip(*(t.split(step) for t in (tokens, hidden, d_out, d_tokens))):
             if learns2:
                 d_weight2 += products.weight_gradient(d, F.gelu(h), chosen)

@@ -221,7 +221,7 @@ class DeployedBlock(nn.Module):
         y = cpu.attend_by_head(y, self.project, self._bias(g.window), g)  # (B, *grid, hd)
         rows = x.view(-1, x.shape[-1])  # (B*H*W, C)
         self._add(rows, self.proj, y.flatten(0, -2), self.norm1)
-        for block in rows.split(cpu_mlp.tokens_in_block(x, self.fc1.weight)):
+        for block in rows.split(cpu_mlp.tokens_in_block(self.fc1.weight)):
             y = self.fc1(block if self.post else self.norm2(block), gelu=True)  # (rows, hidden)
             self._add(block, self.fc2, y, self.norm2)
         return self.norm3(x)
