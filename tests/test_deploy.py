@@ -92,7 +92,7 @@ def test_blocks_of_any_size_change_no_gradient(kind, frozen, group, block, batch
         out = model(x)
     cotangent = torch.randn_like(out)
     expected = torch.autograd.grad(out, leaves, cotangent)
-    with mock.patch.object(cpu, "GROUP", group), mock.patch.object(cpu_mlp, "BLOCK", block):
+    with mock.patch.object(cpu, "TRAINING_GROUP", group), mock.patch.object(cpu_mlp, "TRAINING_BLOCK", block):
         found = torch.autograd.grad(model(x), leaves, cotangent)
     for a, b in zip(found, expected, strict=True):
         assert difference(a, b) <= 1e-8

@@ -118,7 +118,7 @@ def parameters_of(module: nn.Module) -> Iterable[Tensor | None]:
 _linear_pointwise = _find("ops", "mkldnn", "_linear_pointwise") if torch.backends.mkldnn.is_available() else None
 _reorder = _find("ops", "mkldnn", "_reorder_linear_weight") if _linear_pointwise else None
 _gelu = _find("ops", "aten", "gelu_")
-_gelu_backward = _find("ops", "aten", "gelu_backward")
+_gelu_backward = _find("ops", "aten", "gelu_backward", "grad_input")
 _layer_norm_backward = _find("ops", "aten", "native_layer_norm_backward")
 _softmax_backward = _find("ops", "aten", "_softmax_backward_data")
 
@@ -153,12 +153,12 @@ def gelu_(x: Tensor) -> Tensor:
     return F.gelu(x) if _gelu is None else _gelu(x)
 
 
-def gelu_backward(gradient: Tensor, x: Tensor) -> Tensor:
-    """Returns the gradient of x, given that of GELU(x)."""
+def gelu_backward_(gradient: Tensor, x: Tensor) -> Tensor:
+    """Returns the gradient of x, in place of the given one of the exact GELU(x)."""
     if _gelu_backward is not None:
-        return _gelu_backward(gradient, x)
+        return _gelu_backward(gradient, x, grad_input=gradient)
     slope = 0.5 * (1 + (x * 0.5**0.5).erf()) + x * (-0.5 * x * x).exp() * (0.5 / torch.pi) ** 0.5
-    return gradient * slope
+    return gradient.mul_(slope)
 
 
 def softmax_backward(gradient: Tensor, probabilities: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from .reference import Projection, Similarity
 
 LARGE_WINDOW = 576  # tokens from which on PyTorch's attention is faster in inference (speed-tried.md)
 GROUP = 2_000_000  # numbers of queries, keys and values at a time (benchmarks/results/speed-tried.md)
+TRAINING_GROUP = GROUP // 2  # in training, where backward holds more arrays for each
 # The tokens of windows (b*w, N, C) to queries, keys and values (h, b*w, N, d); their plain product is the similarity.
 ByHead = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
@@ -205,7 +206,7 @@ def _boxes(bias: Tensor, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
     """Groups of windows: the number of the first, and of every tensor (B, nW*N, ...) what belongs to the group."""
     t, n = tensors[0], bias.shape[1]
     count = t.shape[1] // n
-    at_once = max(1, GROUP // (n * t.shape[-1]))
+    at_once = max(1, TRAINING_GROUP // (n * t.shape[-1]))
     for images in zip(*(t.split(max(1, at_once // count)) for t in tensors)):
         for start in range(0, count, at_once):
             yield start, *(t[:, start * n : (start + at_once) * n] for t in images)

@@ -13,6 +13,7 @@ from . import fast_path, products, recompute
 from .cpu import computed
 
 BLOCK = 2_500_000  # numbers of an MLP's hidden layer at a time (benchmarks/results/speed-tried.md)
+TRAINING_BLOCK = BLOCK // 2  # in training, where backward holds more arrays of this size
 
 
 def mlp(
@@ -52,9 +53,9 @@ def recomputes(y: Tensor) -> bool:
     return torch.is_grad_enabled() and computed(y) in (torch.float32, torch.float64)
 
 
-def tokens_in_block(weight1: Tensor) -> int:
+def tokens_in_block(weight1: Tensor, training: bool = False) -> int:
     """Returns how many tokens go through an MLP at a time; weight1 (hidden, C)."""
-    return max(1, BLOCK // len(weight1))
+    return max(1, (TRAINING_BLOCK if training else BLOCK) // len(weight1))
 
 
 class _Mlp(torch.autograd.Function):
@@ -73,7 +74,7 @@ class _Mlp(torch.autograd.Function):
     ) -> Tensor:
         hidden = products.linear(y.flatten(0, -2), weight1, bias1, product)  # (tokens, hidden)
         out = y.new_empty(len(hidden), len(weight2))
-        step = tokens_in_block(weight1)
+        step = tokens_in_block(weight1, training=True)
         for h, o in zip(hidden.split(step), out.split(step)):
             o.copy_(products.linear(F.gelu(h), weight2, bias2, product))
         ctx.product, ctx.restore = product, source.restore
@@ -93,11 +94,11 @@ class _Mlp(torch.autograd.Function):
         tokens = ctx.restore(*tensors).flatten(0, -2) if learns1 else d_tokens  # else not read
         d_weight1, d_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
         d_bias1 = weight1.new_zeros(len(weight1))
-        step = tokens_in_block(weight1)
+        step = tokens_in_block(weight1, training=True)
         for block, h, d, d_block in zip(*(t.split(step) for t in (tokens, hidden, d_out, d_tokens))):
             if learns2:
                 d_weight2 += products.weight_gradient(d, F.gelu(h), chosen)
-            d_h = private.gelu_backward(products.input_gradient(d, weight2, chosen), h)
+            d_h = private.gelu_backward_(products.input_gradient(d, weight2, chosen), h)
             if learns1:
                 d_weight1 += products.weight_gradient(d_h, block, chosen)
                 d_bias1 += d_h.sum(0)
