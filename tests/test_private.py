@@ -27,11 +27,12 @@ def looked_up():
     return [tuple(ast.literal_eval(name) for name in names) for names in found]
 
 
-PATHS = looked_up()
+SAVED_TENSORS = ("_C", "_autograd", "_top_saved_tensors_default_hooks")  # since PyTorch 2.8
+PATHS = [path for path in looked_up() if path != SAVED_TENSORS or torch.__version__ >= "2.8"]
 OTHERS = (  # recorders, backward and stochastic depth ask; fast paths do not
     ("_C", "_current_graph_task_id"),
     ("_C", "_dispatch_keys"),
-    ("_C", "_autograd", "_top_saved_tensors_default_hooks"),
+    SAVED_TENSORS,
 )
 QUESTIONS = [path for path in PATHS if path[0] != "ops" and path not in OTHERS]
 
