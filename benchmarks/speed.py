@@ -2,8 +2,9 @@
 
     make bench        or        python benchmarks/speed.py [--quick] [--rounds 8] [--out DIR]
 
-Writes speed.json (everything), speed.md (tables) and speed.png (a chart) to benchmarks/results/. Takes about half an hour
-on two cores; nothing else should run meanwhile. The peers are in peer_models.py; one that is not installed is left out.
+Writes speed.json (everything), speed.md (tables) and speed.png (a chart) to benchmarks/results/. Takes about half an
+hour on two cores; nothing else should run meanwhile. The peers are in peer_models.py; one that is not installed is left
+out.
 
 All libraries run with the same weights in one process, in turns, after their outputs were compared. The measure is time
 over the time of the *matrix products*: the linear layers of the blocks alone, through ``F.linear``, at the same sizes,
