@@ -1,13 +1,15 @@
 """The fused kernel in Triton's interpreter, which test_triton.py runs in a process of its own."""
 
+import json
 import math
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from swindow import create, kernels, windows
-from swindow.errors import InputError
+from swindow.errors import ConfigError, InputError
 from swindow.models.attention import ScaledCosine, ScaledDotProduct
 from swindow.windows import SizeRule
 
@@ -15,6 +17,7 @@ from .definition import difference, randomise
 from .kernels import using
 
 triton = pytest.importorskip("swindow.kernels.triton")
+OutOfResources = triton.tuning.OutOfResources
 
 FORKS, ATTENDED = SizeRule(shift_single=True, mask_padding=False), SizeRule(mask_padding=False)
 CASES = {
@@ -115,3 +118,94 @@ def test_it_refuses_what_it_is_not_made_for():
     (d_y,) = torch.autograd.grad(out.sum(), y, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(d_y.sum(), y)
+
+
+@pytest.mark.parametrize(("similarity", "grid"), [("dot", (4, 8)), ("cosine", (4, 6))])
+def test_it_is_a_sound_operator(similarity, grid):
+    g, cosine = windows.resolve(grid, (4, 4), (2, 2), ATTENDED), similarity == "cosine"
+    t = torch.randn(2, *grid, 24, requires_grad=True)
+    padding = torch.randn(24, requires_grad=g.pads)
+    bias, scale = torch.randn(2, 16, 16, requires_grad=True), torch.ones(2, requires_grad=cosine)
+    sizes = [list(v) for v in (g.grid, g.padded, g.window, g.shift)]
+    torch.library.opcheck(triton._attend, (t, padding, bias, scale, *sizes, g.mask_padding, cosine))
+
+
+def test_compilers_and_exporters_take_it():
+    model = randomise(create("swin_nano", embed_dim=16, depths=(2,), num_heads=(1,), window_size=4, num_classes=3))
+    model, x = model.eval(), torch.randn(1, 3, 12, 9)
+    model.set_kernel("triton")
+    found = model(x)
+    expected = torch.autograd.grad(found.square().sum(), list(model.parameters()))
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)(x)
+    assert difference(compiled, found) <= 1e-6
+    for a, b in zip(torch.autograd.grad(compiled.square().sum(), list(model.parameters())), expected, strict=True):
+        assert difference(a, b) <= 1e-5
+    exported = torch.export.export(model, (x,))
+    operators = [str(node.target) for node in exported.graph.nodes]
+    assert operators.count("swindow.window_attention.default") == 2
+    assert difference(exported.module()(x), found) <= 1e-6
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_flop_counters_know_it(similarity):
+    counted = {}
+    for name in ("triton", "reference"):
+        variant = "swinv2_tiny_w8" if similarity == "cosine" else "swin_nano"
+        fields = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 4, "patch_size": 4}
+        model = create(variant, **fields, pretrained_window_size=None)
+        model.set_kernel(name)
+        for backward in (False, True):
+            with FlopCounterMode(display=False) as counter:
+                y = model(torch.randn(1, 3, 32, 32))  # a grid of 8 x 8 tokens
+                y.sum().backward() if backward else None
+            counted[name, backward] = counter.get_total_flops()
+    once = 2 * 2 * 8 * 8 * 16 * 16  # QK^T of 2 blocks, 8 x 8 tokens, windows of 16, width 16
+    assert counted["triton", False] == counted["reference", False]
+    assert counted["triton", True] == counted["reference", True] + once  # backward computes the logits again
+
+
+def test_tiles_are_timed_on_request_and_kept(monkeypatch, tmp_path):
+    tried = []
+
+    def bench(run, return_mode):
+        run()
+        tried.append(tile.block)
+        if tile.stages == 3:
+            raise OutOfResources(300_000, 232_448, "shared memory")
+        return abs(tile.warps - 4) + tile.stages
+
+    def launch(name):
+        plain = getattr(triton, name)
+
+        def noted(*arguments):
+            nonlocal tile
+            tile = arguments[0]
+            plain(*arguments)
+
+        noted.__name__ = name
+        monkeypatch.setattr(triton, name, noted)
+
+    tile = None
+    launch("_forward")
+    launch("_backward_pass")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(triton.gpu, "is_interpreted", lambda: False)
+    monkeypatch.setattr(triton.torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(triton.torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(triton.tuning.triton.testing, "do_bench", bench)
+    monkeypatch.setenv("SWINDOW_TILES", "tune")
+    monkeypatch.setattr(triton.gpu, "may_run", lambda device: True)
+    for _ in range(2):
+        for found, expected in zip(*run("7, padded", "dot", torch.float16, heads=1, batch=1), strict=True):
+            assert difference(found, expected) <= 1e-2  # timing backward adds nothing to its gradients
+    assert tried == [64] * 2 * 9
+    kept = json.loads((tmp_path / "swindow" / "tiles.json").read_text())
+    assert kept == {
+        f"a GPU, Triton {triton.triton.__version__}, {name}, window 7x7, 8 channels, float16, padded": [64, 4, 1]
+        for name in ("forward", "backward_pass")
+    }
+    triton.tuning._found.clear()  # as in a new process
+    assert triton.tuning.fastest(next(iter(kept)), [], None) == (64, 4, 1)
+    monkeypatch.setenv("SWINDOW_TILES", "yes")
+    with pytest.raises(ConfigError, match="SWINDOW_TILES: got 'yes', expected 'tune' or nothing"):
+        triton.tuning.wanted()

@@ -6,8 +6,8 @@ backward:
     attend(y, qkv, bias, g, similarity, dropout) -> Tensor     before the output projection
     weights(y, qkv, bias, g, similarity) -> Tensor             the attention probabilities, for explanation
 
-``reference`` is the paper, word by word. Of the fast ones ``cpu`` runs on a CPU, in bfloat16 where that pays, ``sdpa``
-elsewhere; ``triton``, one fused kernel for GPUs, runs where it is asked for with ``model.set_kernel("triton")``.
+``reference`` is the paper, word by word. Of the fast ones ``cpu`` runs on a CPU, in bfloat16 where that pays;
+``triton``, one fused kernel for GPUs, where it was measured to be faster (``gpu``); ``sdpa`` elsewhere.
 ``linear``, ``norm`` and ``mlp`` compute a linear layer, a LayerNorm and a block's MLP; where somebody looks on they
 call them.
 """
@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from .. import private
 from ..caching import is_static
 from ..errors import ConfigError, nearest
+from ..precision import computed
 from ..windows import Geometry
-from . import cpu, cpu_mlp, fast_path, products, recompute, reference, sdpa
+from . import cpu, cpu_mlp, fast_path, gpu, products, recompute, reference, sdpa
 from .reference import Projection, Similarity, weights
 
 __all__ = [
@@ -64,14 +65,14 @@ def kernel(attention: str | None, product: str | None = None) -> Kernel:
     """Returns a checked Kernel.
 
     Raises:
-        ConfigError: there is no such kernel or product, or it needs a package that is not installed.
+        ConfigError: there is no such kernel or product.
     """
     if attention is not None and attention not in KERNELS:
         raise ConfigError(
             f"unknown kernel {attention!r}{nearest(str(attention), KERNELS)}; known: {', '.join(KERNELS)}"
         )
-    if attention is not None:
-        _implementation(attention)
+    if attention == "triton" and gpu.is_installed():
+        _implementation(attention)  # declares its operators, so that FLOP counters know them
     products.choice(product)
     return Kernel(attention, product)
 
@@ -104,7 +105,9 @@ def attend(
     """
     if is_static(y.shape[:1]) and len(y) == 0:
         kernel = "reference"  # which takes no images too, and gives every parameter a gradient of zeros
-    name = kernel or _suitable(y, bias.shape[-1], similarity, product)
+    name = kernel or _suitable(y, bias.shape[-1], similarity, dropout, product)
+    if name == "triton" and not gpu.may_run(y.device):
+        name = "sdpa"
     return _implementation(name)(y, qkv, bias, g, similarity, dropout)
 
 
@@ -120,7 +123,7 @@ def linear(layer: nn.Linear, x: Tensor, bias: Tensor | None = None, kernel: Kern
     fast = kernel.attention in (None, "cpu") and x.device.type == "cpu"
     if fast and type(layer) is nn.Linear and fast_path.may_run(x, layer):
         bias = layer.bias if bias is None else bias
-        if cpu.computed(x) == torch.float32:
+        if computed(x) == torch.float32:
             return products.linear(x, layer.weight, bias, kernel.product)
         return F.linear(x, layer.weight, bias)
     y: Tensor = layer(x)
@@ -161,11 +164,13 @@ def mlp(layers: nn.Module, y: Tensor, kernel: Kernel = AUTO) -> Tensor:
     return result
 
 
-def _suitable(y: Tensor, n: int, similarity: Similarity, product: str | None) -> str:
+def _suitable(y: Tensor, n: int, similarity: Similarity, dropout: float, product: str | None) -> str:
     """The kernel for tokens of a type and device, in windows of n."""
     modules = (similarity,) if isinstance(similarity, nn.Module) else ()
     if cpu.suits(y, product) and fast_path.may_run(y, *modules):
         return "cpu" if torch.is_grad_enabled() or n < cpu.LARGE_WINDOW else "sdpa"
+    if not dropout and gpu.suits(y, n, similarity):
+        return "triton"
     # PyTorch's attention has no forward-mode derivative, and on a CPU FLOP counters do not know its operator.
     counted = y.device.type == "cpu" and not torch.compiler.is_compiling() and private.has_dispatch_modes()
     return "reference" if private.forward_mode() or counted else "sdpa"
@@ -173,11 +178,7 @@ def _suitable(y: Tensor, n: int, similarity: Similarity, product: str | None) ->
 
 def _implementation(name: str) -> Callable[..., Tensor]:
     if name == "triton":
-        try:
-            from . import triton
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"kernel 'triton' needs {error.name}, which is not installed; try pip install triton"
-            ) from None
+        from . import triton
+
         return triton.attend
     return {"reference": reference.attend, "sdpa": sdpa.attend, "cpu": cpu.attend}[name]

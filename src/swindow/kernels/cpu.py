@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import private
 from ..caching import cached_by_shape
-from ..precision import full_precision, wide
+from ..precision import computed, full_precision, wide
 from ..windows import Geometry
 from . import fast_path, products
 from .plan import Plan, plan
@@ -37,12 +37,6 @@ def suits(x: Tensor, product: str | None = None) -> bool:
         return False
     dtype = computed(x)
     return dtype in (torch.float32, torch.float64) or (dtype == torch.bfloat16 and products.bf16_in_blocks(product))
-
-
-def computed(x: Tensor) -> torch.dtype:
-    """Returns the type in which linear layers compute for a tensor: its own, or that of the autocast."""
-    lowers = torch.is_autocast_enabled("cpu") and x.dtype == torch.float32
-    return torch.get_autocast_dtype("cpu") if lowers else x.dtype
 
 
 def attend(

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import private
+from ..precision import computed
 from . import fast_path, products, recompute
-from .cpu import computed
 
 BLOCK = 2_500_000  # numbers of an MLP's hidden layer at a time (benchmarks/results/speed-tried.md)
 TRAINING_BLOCK = BLOCK // 2  # in training, where backward holds more arrays of this size

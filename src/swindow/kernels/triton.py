@@ -7,42 +7,29 @@ goes through several of them, so that the bias is read once for all. Larger ones
 as in FlashAttention (Dao et al. 2022, algorithm 1, and its backward); SwinV2's cosines are taken inside.
 
 It is a custom operator with a fake implementation, so that ``torch.compile`` and ``torch.export`` take it as it is.
-Ask for it with ``model.set_kernel("triton")``.
+It runs where ``gpu.FASTER`` says so, and where ``model.set_kernel("triton")`` asks for it.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 import triton
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from ..errors import InputError
 from ..precision import wide
 from ..windows import Geometry
-from . import triton_kernels
+from . import gpu, triton_kernels, tuning
+from .gpu import Tile
 from .reference import Projection, Similarity
 
-
-class Tile(NamedTuple):
-    """How a kernel is cut for the GPU: tokens of a window in a block, warps, and stages of its pipeline."""
-
-    block: int
-    warps: int
-    stages: int
-
-
-# By the tokens of a window, up to so many: the tiles of forward and backward (benchmarks/gpu.py --part tiles).
-TILES = {
-    16: (Tile(16, 1, 2), Tile(16, 1, 2)),
-    32: (Tile(32, 2, 2), Tile(32, 2, 2)),
-    64: (Tile(64, 4, 3), Tile(64, 4, 3)),
-    1 << 30: (Tile(64, 4, 2), Tile(64, 4, 2)),
-}
-TILE_FP32 = Tile(32, 4, 1)  # products in fp32 need registers: larger blocks spill
 CHUNK = 64  # windows at most that one program goes through
 PROGRAMS = (1024, 512)  # of forward and backward at least, where there are that many windows times heads
 
@@ -67,7 +54,8 @@ def attend(
     t = qkv(y).contiguous()  # (B, *grid, 3C)
     padding = qkv(y.new_zeros(1, y.shape[-1])).flatten() if g.pads else t.new_empty(t.shape[-1])  # (3C,)
     learned: Any = similarity
-    scale = (wide(bias).new_ones(len(bias), 1, 1) * learned.scale()).flatten()  # (h,)
+    scale = learned.scale()
+    scale = scale.flatten() if learned.cosine else wide(bias).new_full(bias.shape[:1], scale)  # (h,)
     sizes = [list(v) for v in (g.grid, g.padded, g.window, g.shift)]
     padded = F.pad(wide(bias), (0, -bias.shape[-1] % 16))  # (h, N, N filled up to a multiple of 16): aligned rows
     return _attend(t, padding, padded, scale, *sizes, g.mask_padding, learned.cosine)[0]
@@ -88,18 +76,9 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """The attended tokens (B, *grid, C), and the logarithm of every softmax's sum (B, nW, h, N) for backward."""
     g = Geometry(tuple(grid), tuple(padded), tuple(window), tuple(shift), mask_padding)
-    (heads, n), batch, count = bias.shape[:2], len(t), math.prod(g.windows)
-    out, lse = _empty(t, bias, g)
-    tile = _tile(n, t.dtype, backward=False)
-    fixed = _fixed(g, heads, out.shape[-1] // heads, cosine, tile)
-    inputs = (t, padding, bias, scale, out, lse)
-    if n <= tile.block:
-        chunk = _chunk(batch * count, heads, backward=False)
-        launch: tuple[int, ...] = (triton.cdiv(batch * count, chunk), heads)
-        triton_kernels.forward_whole[launch](*inputs, batch * count, CHUNK=chunk, **fixed)
-    else:
-        triton_kernels.forward[(triton.cdiv(n, tile.block) * count, heads, batch)](*inputs, **fixed)
-    return out, lse
+    inputs = (t, padding, bias, scale, *_empty(t, bias, g))
+    _forward(_tile(inputs, g, cosine, _forward), inputs, (), g, cosine)
+    return inputs[4:]
 
 
 @_attend.register_fake
@@ -124,33 +103,19 @@ def _backward(
     mask_padding: bool,
     cosine: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of t, padding, bias and scale; those of small tensors in fp32."""
+    """The gradients of t, padding, bias and scale; those of small tensors in fp32, empty where there is none."""
     g = Geometry(tuple(grid), tuple(padded), tuple(window), tuple(shift), mask_padding)
-    (heads, n), batch, count = bias.shape[:2], len(t), math.prod(g.windows)
-    d_t, d_padding = torch.empty_like(t), torch.zeros_like(padding, dtype=torch.float32)
-    d_bias, d_scale = torch.zeros_like(bias), torch.zeros_like(scale)
-    tile = _tile(n, t.dtype, backward=True)
-    fixed = _fixed(g, heads, out.shape[-1] // heads, cosine, tile)
     inputs = (t, padding, bias, scale, out, lse, d_out.contiguous())
-    total, blocks = batch * count, triton.cdiv(n, tile.block)
-    chunk = _chunk(total, heads * blocks * blocks, backward=True)
-    if blocks == 1:
-        gradients = (d_t, d_padding, d_bias, d_scale)
-        triton_kernels.backward_whole[(triton.cdiv(total, chunk), heads)](
-            *inputs, *gradients, total, CHUNK=chunk, **fixed
-        )
-    else:
-        launch = (blocks * count, heads, batch)
-        triton_kernels.backward_queries[launch](*inputs, d_t, d_scale, **fixed)
-        triton_kernels.backward_keys[launch](*inputs, d_t, d_padding, **fixed)
-        launch = (blocks * blocks, heads, triton.cdiv(total, chunk))
-        triton_kernels.backward_bias[launch](*inputs, d_bias, total, CHUNK=chunk, **fixed)
-    return d_t, d_padding, d_bias, d_scale
+    gradients = _zeros(inputs, g, cosine)
+    _backward_pass(_tile(inputs, g, cosine, _backward_pass), inputs, gradients, g, cosine)
+    return gradients
 
 
 @_backward.register_fake
 def _(d_out: Tensor, t: Tensor, padding: Tensor, bias: Tensor, scale: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(x, dtype=None if x is t else torch.float32) for x in (t, padding, bias, scale))
+    grid, padded, window, shift, mask_padding, cosine = rest[2:]
+    g = Geometry(tuple(grid), tuple(padded), tuple(window), tuple(shift), mask_padding)
+    return _zeros((t, padding, bias, scale), g, cosine)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -160,8 +125,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 
 def _gradients(ctx: Any, d_out: Tensor, d_lse: Tensor) -> tuple[Tensor | None, ...]:
     d_t, d_padding, d_bias, d_scale = _backward(d_out, *ctx.saved_tensors, *ctx.sizes)
-    padding = ctx.saved_tensors[1]
-    return d_t, d_padding.to(padding.dtype), d_bias, d_scale, *(None,) * len(ctx.sizes)
+    padding = d_padding.to(ctx.saved_tensors[1].dtype) if len(d_padding) else None
+    return d_t, padding, d_bias, d_scale if len(d_scale) else None, *(None,) * len(ctx.sizes)
 
 
 def _refuse(ctx: Any, *gradients: Tensor) -> None:
@@ -172,23 +137,103 @@ _attend.register_autograd(_gradients, setup_context=_setup)
 _backward.register_autograd(_refuse)
 
 
+@register_flop_formula(torch.ops.swindow.window_attention)
+def _flops(t: Any, padding: Any, bias: Any, scale: Any, grid: Any, padded: list[int], *_: Any, **__: Any) -> int:
+    """What FLOP counters count, from shapes: QK^T and the product with V."""
+    tokens = t[0] * math.prod(padded)
+    return 2 * 2 * tokens * bias[1] * (t[-1] // 3)
+
+
+@register_flop_formula(torch.ops.swindow.window_attention_backward)
+def _backward_flops(d_out: Any, *rest: Any, **_: Any) -> int:
+    """As for PyTorch's attention: QK^T again, and two products for each of its two."""
+    t, padding, bias, scale, _, _, grid, padded = rest[:8]
+    return 5 * _flops(t, padding, bias, scale, grid, padded) // 2
+
+
 def _empty(t: Tensor, bias: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
     """Where the results of forward go."""
     heads, n = bias.shape[:2]
     return t.new_empty(*t.shape[:-1], t.shape[-1] // 3), bias.new_empty(t.shape[0], math.prod(g.windows), heads, n)
 
 
-def _tile(n: int, dtype: torch.dtype, backward: bool) -> Tile:
-    """The tile for windows of n tokens."""
-    tile = next(tiles[backward] for most, tiles in TILES.items() if n <= most)
-    return TILE_FP32 if dtype == torch.float32 and tile.block > 32 else tile
+def _zeros(inputs: tuple[Tensor, ...], g: Geometry, cosine: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where the gradients of t, padding, bias and scale go; programs add to all but the first."""
+    t, padding, bias, scale = inputs[:4]
+    d_padding = torch.zeros_like(padding, dtype=torch.float32) if g.pads else bias.new_empty(0)
+    d_scale = torch.zeros_like(scale) if cosine else bias.new_empty(0)
+    return torch.empty_like(t), d_padding, torch.zeros_like(bias), d_scale
+
+
+def _forward(tile: Tile, inputs: tuple[Tensor, ...], results: tuple[()], g: Geometry, cosine: bool) -> None:
+    """Launches the kernel of forward: tokens, padding, bias, scale; then where the results go."""
+    t, bias = inputs[0], inputs[2]
+    heads, n = bias.shape[:2]
+    batch, count = len(t), math.prod(g.windows)
+    fixed = _fixed(g, heads, t.shape[-1] // 3 // heads, cosine, tile)
+    if n <= tile.block:
+        chunk = _chunk(batch * count, heads, backward=False)
+        launch: tuple[int, ...] = (_blocks(batch * count, chunk), heads)
+        triton_kernels.forward_whole[launch](*inputs, batch * count, CHUNK=chunk, **fixed)
+    else:
+        triton_kernels.forward[(_blocks(n, tile.block) * count, heads, batch)](*inputs, **fixed)
+
+
+def _backward_pass(
+    tile: Tile, inputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...], g: Geometry, cosine: bool
+) -> None:
+    """Launches the kernels of backward: the tensors of forward and the gradient of its result; then the gradients."""
+    t, bias = inputs[0], inputs[2]
+    heads, n = bias.shape[:2]
+    batch, count = len(t), math.prod(g.windows)
+    fixed = _fixed(g, heads, t.shape[-1] // 3 // heads, cosine, tile)
+    total, blocks = batch * count, _blocks(n, tile.block)
+    chunk = _chunk(total, heads * blocks * blocks, backward=True)
+    if blocks == 1:
+        launch: tuple[int, ...] = (_blocks(total, chunk), heads)
+        triton_kernels.backward_whole[launch](*inputs, *gradients, total, CHUNK=chunk, **fixed)
+        return
+    d_t, d_padding, d_bias, d_scale = gradients
+    launch = (blocks * count, heads, batch)
+    triton_kernels.backward_queries[launch](*inputs, d_t, d_scale, **fixed)
+    triton_kernels.backward_keys[launch](*inputs, d_t, d_padding, **fixed)
+    launch = (blocks * blocks, heads, _blocks(total, chunk))
+    triton_kernels.backward_bias[launch](*inputs, d_bias, total, CHUNK=chunk, **fixed)
+
+
+def _tile(inputs: tuple[Tensor, ...], g: Geometry, cosine: bool, launch: Callable[..., None]) -> Tile:
+    """The tile for windows of a geometry: by the table, or the fastest where that is asked for."""
+    t, bias = inputs[0], inputs[2]
+    heads, n = bias.shape[:2]
+    backward = launch is _backward_pass
+    card = gpu.capability(t.device.index) or gpu.LEAST
+    tile = gpu.tile(n, t.dtype, backward, card)
+    if not tuning.wanted() or gpu.is_interpreted() or torch.cuda.is_current_stream_capturing():
+        return tile
+    d = t.shape[-1] // 3 // heads
+    parts = [torch.cuda.get_device_name(t.device), f"Triton {triton.__version__}", launch.__name__.strip("_")]
+    parts += [f"window {'x'.join(map(str, g.window))}", f"{d} channels", str(t.dtype).removeprefix("torch.")]
+    parts += [word for word, yes in (("cosine", cosine), ("padded", g.pads)) if yes]
+
+    def run(tile: Tile) -> None:  # into tensors of its own: programs add to gradients
+        launch(tile, inputs, _zeros(inputs, g, cosine) if backward else (), g, cosine)
+
+    blocks = (tile.block,) if n <= tile.block else (16, 32, 64, 128)
+    return tuning.fastest(", ".join(parts), tuning.candidates(blocks), run)
+
+
+def _blocks(n: int, size: int) -> int:
+    """How many blocks hold n, the last filled up (``triton.cdiv`` takes microseconds here)."""
+    return -(-n // size)
 
 
 def _chunk(total: int, others: int, backward: bool) -> int:
     """How many of ``total`` windows one program goes through, where each is worked on by ``others`` programs."""
-    return max(1, min(CHUNK, triton.next_power_of_2(total * others // PROGRAMS[backward] + 1) // 2))
+    share = max(1, total * others // PROGRAMS[backward])
+    return min(CHUNK, 1 << share.bit_length() - 1)  # a power of two
 
 
+@functools.lru_cache(256)
 def _fixed(g: Geometry, heads: int, d: int, cosine: bool, tile: Tile) -> dict[str, Any]:
     """What the kernels are compiled for, and the sizes of the map."""
     fill = 3 - len(g.grid)

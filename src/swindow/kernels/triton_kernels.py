@@ -201,7 +201,7 @@ def _d_logits(
     d_p = _dot(d_o, tl.trans(v))
     mean = tl.sum(o.to(tl.float32) * d_o.to(tl.float32), 1)
     d_s = p * (d_p - mean[:, None])
-    d_factor = tl.sum(tl.sum(d_s * product, 1), 0) if COSINE else factor * 0.0  # in fp32: the sum cancels
+    d_factor = tl.sum(d_s * product, 1) if COSINE else mean * 0.0  # (BLOCK,), in fp32: the sum cancels
     return p, d_s, q, k, d_o, d_factor
 
 
@@ -261,7 +261,7 @@ def backward_queries(
     i = first + tl.arange(0, BLOCK)
     factor = tl.load(scale + head)
     d_q = tl.zeros((BLOCK, BLOCK_D), tl.float32)
-    d_factor = factor * 0.0
+    d_factor = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, N, BLOCK):
         j = start + tl.arange(0, BLOCK)
         _, d_s, _, k, _, part = _d_logits(
@@ -273,7 +273,7 @@ def backward_queries(
     row_i, pad_i, _ = _tokens(window, i, G0, G1, G2, P0, P1, P2, W0, W1, W2, S0, S1, S2, PADS, MASK_PADDING)
     _end_queries(t, padding, d_t, d_q, factor, row_i, pad_i, i < N, head, PADS, COSINE, H, D, BLOCK_D)
     if COSINE:
-        tl.atomic_add(d_scale + head, d_factor)
+        tl.atomic_add(d_scale + head, tl.sum(d_factor, 0))
 
 
 @triton.jit(do_not_specialize=SIZES[:6])
@@ -400,7 +400,7 @@ def backward_whole(
     head = tl.program_id(1)
     factor = tl.load(scale + head)
     added = tl.zeros((BLOCK, BLOCK), tl.float32)
-    d_factor = factor * 0.0
+    d_factor = tl.zeros((BLOCK,), tl.float32)
     first = tl.program_id(0) * CHUNK
     for c in range(tl.minimum(CHUNK, total - first)):
         number = first + c
@@ -424,4 +424,4 @@ def backward_whole(
         )  # fmt: skip
     _add_bias(d_bias + head * (N * ((N + 15) // 16 * 16)), i, i, added, N)
     if COSINE:
-        tl.atomic_add(d_scale + head, d_factor)
+        tl.atomic_add(d_scale + head, tl.sum(d_factor, 0))

@@ -61,6 +61,7 @@ class ScaledCosine(nn.Module):
 
     def __init__(self, num_heads: int, head_dim: int) -> None:
         super().__init__()
+        self.head_dim = head_dim
         self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10)))
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

@@ -131,7 +131,7 @@ class SwinTransformer(nn.Module):
                 None: what the environment variable SWINDOW_PRODUCT says, else what was measured to suit the processor.
 
         Raises:
-            ConfigError: there is no such kernel or product, or it needs a package that is not installed.
+            ConfigError: there is no such kernel or product.
         """
         chosen = kernels.kernel(name, product)
         for module in self.modules():

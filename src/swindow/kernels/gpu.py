@@ -1,0 +1,205 @@
+"""What is known of GPUs: where the fused kernel may run, where it is faster than PyTorch's, and how it is cut there.
+
+Nothing here needs Triton. The tables are looked up, never found by a timing, so that the same model computes the same
+way in every run; ``tuning`` times tiles where it is asked to.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import private
+from ..caching import is_static
+from ..precision import computed
+
+
+class Tile(NamedTuple):
+    """How a kernel is cut for the GPU.
+
+    Attributes:
+        block: tokens of a window that are worked on together.
+        warps: groups of 32 threads per program.
+        stages: loads under way at a time; each takes its share of the shared memory.
+    """
+
+    block: int
+    warps: int
+    stages: int
+
+
+class Cut(NamedTuple):
+    """The tiles of forward and of backward."""
+
+    forward: Tile
+    backward: Tile
+
+
+class Card(NamedTuple):
+    """How the kernel is cut on GPUs of some compute capabilities.
+
+    Attributes:
+        shared: bytes of shared memory that one program may have.
+        window: for windows of 33 to 64 tokens, which fit one block.
+        blocks: for larger windows.
+    """
+
+    shared: int
+    window: Cut
+    blocks: Cut
+
+
+# H100 and H200: measured (benchmarks/results/gpu/tiles.json). The others: the stages that fit, and of those the tiles
+# that spill the fewest registers in Triton 3.7's compiler; they were compiled for these cards and not run on one.
+HOPPER = Card(227 << 10, Cut(Tile(64, 4, 3), Tile(64, 4, 3)), Cut(Tile(64, 4, 2), Tile(64, 4, 2)))
+BLACKWELL = Card(227 << 10, Cut(Tile(64, 8, 2), Tile(64, 8, 2)), Cut(Tile(64, 8, 2), Tile(64, 8, 2)))
+AMPERE = Card(163 << 10, Cut(Tile(64, 4, 3), Tile(64, 4, 2)), Cut(Tile(64, 4, 2), Tile(64, 4, 2)))
+CONSUMER = Card(99 << 10, Cut(Tile(64, 4, 2), Tile(64, 4, 1)), Cut(Tile(64, 4, 2), Tile(64, 4, 1)))
+CARDS = {
+    (8, 0): AMPERE,  # A100
+    (8, 6): CONSUMER,  # RTX 30, A10
+    (8, 7): AMPERE,  # Orin
+    (8, 9): CONSUMER,  # RTX 40, L4, L40
+    (9, 0): HOPPER,  # H100, H200
+    (10, 0): BLACKWELL,  # B200
+    (10, 3): BLACKWELL,  # B300
+    (12, 0): CONSUMER,  # RTX 50
+}
+# Small windows need little shared memory on all of them: by tokens, up to so many.
+SMALL = {16: Cut(Tile(16, 1, 2), Tile(16, 1, 2)), 32: Cut(Tile(32, 2, 2), Tile(32, 2, 2))}
+FP32 = Tile(32, 4, 1)  # products in fp32 need registers: larger blocks spill
+LEAST = (8, 0)  # the compute capability that Triton needs
+
+
+class Faster(NamedTuple):
+    """Where a committed result shows the fused kernel faster than ``sdpa``, in forward and in backward.
+
+    Attributes:
+        capability: of the GPU.
+        dtype: in which linear layers compute.
+        tokens: of a window, from and to.
+        head_dim: channels per head.
+        numbers: B * H * W * C of the smallest map among those measured.
+    """
+
+    capability: tuple[int, int]
+    dtype: torch.dtype
+    tokens: tuple[int, int]
+    head_dim: int
+    numbers: int
+
+
+# Swin-T and SwinV2-T at batch 128 on an H100 (benchmarks/results/gpu/speed.md); the smallest map is that of stage 4.
+# One image of 768 x 1024 pixels, whose maps are smaller, is not faster but as a CUDA graph (more.md).
+FASTER = (Faster((9, 0), torch.bfloat16, (49, 64), 32, 128 * 7 * 7 * 768),)
+
+
+def tile(n: int, dtype: torch.dtype, backward: bool, capability: tuple[int, int]) -> Tile:
+    """Returns the tile for windows of n tokens; of a GPU that is not in the table, the one that needs least memory."""
+    card = CARDS.get(capability, CONSUMER)
+    cut = next((small for most, small in SMALL.items() if n <= most), card.window if n <= 64 else card.blocks)
+    found = cut.backward if backward else cut.forward
+    return FP32 if dtype == torch.float32 and found.block > FP32.block else found
+
+
+def suits(y: Tensor, n: int, similarity: Any) -> bool:
+    """Returns whether the fused kernel runs where no kernel is asked for, by ``FASTER``.
+
+    Not while exporting, under modes and transforms, or where deterministic results are asked for: in backward its
+    programs add to the same numbers, in any order.
+
+    Args:
+        y: (B, *grid, C) tokens.
+        n: tokens of a window.
+        similarity: what scales queries and keys.
+    """
+    if y.device.type != "cuda" or not is_static(y.shape) or not _undisturbed():
+        return False
+    place, dtype = capability(y.device.index), computed(y)
+    learned = hasattr(similarity, "scale") and hasattr(similarity, "cosine")
+    fits = any(
+        row.capability == place
+        and row.dtype == dtype
+        and row.tokens[0] <= n <= row.tokens[1]
+        and (row.numbers <= y.numel() or _in_graph())
+        and getattr(similarity, "head_dim", None) == row.head_dim
+        for row in FASTER
+    )
+    return learned and fits and may_run(y.device)
+
+
+def may_run(device: torch.device) -> bool:
+    """Returns whether the fused kernel can run on a device; where it cannot, one warning says why."""
+    return _can_run(device.type, device.index)
+
+
+def is_interpreted() -> bool:
+    """Returns whether Triton's interpreter runs kernels, on any device."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch.compile calls it, once
+def _can_run(kind: str, index: int | None) -> bool:
+    reason = _obstacle(kind, index)
+    if reason is not None:
+        _warn_once(reason)
+    return reason is None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def capability(index: int | None) -> tuple[int, int] | None:
+    """Returns the compute capability of an NVIDIA GPU; None where there is none (fake tensors have no GPU)."""
+    return _capability(index)
+
+
+@functools.cache
+def _capability(index: int | None) -> tuple[int, int] | None:
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_capability(index)
+
+
+def _obstacle(kind: str, index: int | None) -> str | None:
+    """Why the fused kernel cannot run on a device; None where it can."""
+    if not is_installed():
+        return "the package triton is not installed; try pip install triton"
+    if is_interpreted() or kind == "meta":
+        return None
+    if kind != "cuda":
+        return f"the tokens lie on {kind!r}, and it runs on NVIDIA GPUs"
+    found = capability(index)
+    if found is not None and found < LEAST:
+        return f"it needs compute capability {LEAST[0]}.{LEAST[1]}, and this GPU has {found[0]}.{found[1]}"
+    return None
+
+
+@functools.cache
+def is_installed() -> bool:
+    """Returns whether Triton is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(f"kernel 'triton' cannot run here: {reason}. 'sdpa' runs in its place", stacklevel=4)
+
+
+def _undisturbed() -> bool:
+    """Whether nobody exports, records or transforms what is called, or asks for deterministic results."""
+    if torch.are_deterministic_algorithms_enabled() or private.forward_mode():
+        return False
+    if torch.compiler.is_compiling():
+        exporting = getattr(torch.compiler, "is_exporting", None)  # not in PyTorch 2.6
+        return exporting is not None and not exporting()
+    return not (private.is_tracing() or private.has_modes())
+
+
+def _in_graph() -> bool:
+    """Whether a CUDA graph is recorded, which calls kernels without a cost in Python."""
+    return not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing()
