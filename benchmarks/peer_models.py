@@ -27,7 +27,8 @@ def timm(model: SwinTransformer, size: tuple[int, int]) -> nn.Module | None:
     library, v2 = _import("timm"), model.config.similarity == "cosine"
     if library is None:
         return None
-    name = "swinv2_tiny_window8_256" if v2 else "swin_tiny_patch4_window7_224"
+    size_name = "base" if model.config.embed_dim == 128 else "tiny"
+    name = f"swinv2_{size_name}_window8_256" if v2 else f"swin_{size_name}_patch4_window7_224"
     rate = model.config.drop_path_rate
     peer = library.create_model(name, img_size=size, pretrained=False, drop_path_rate=rate).eval()
     return _filled(peer, model, "timm")

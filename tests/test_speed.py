@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -145,26 +142,3 @@ def test_growth_with_resolution_is_fitted(speed):
     record = resolution.one(64)
     assert record["side"] == 64
     assert len(record["model"]) == len(record["products"]) == 5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("parts", [("proof",), ("speed", "profile")])
-def test_the_gpu_benchmark_runs_on_a_cpu(parts, tmp_path):
-    script = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
-    command = [sys.executable, str(script), "--device", "cpu", "--quick", "--jobs", "2", "--out", str(tmp_path)]
-    environment = os.environ | ({"TRITON_INTERPRET": "1"} if parts == ("proof",) else {})
-    command += [word for part in parts for word in ("--part", part)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    page = (tmp_path / f"{parts[0]}.md").read_text()
-    assert ("10 cases, 0 of them wrong" if parts == ("proof",) else "| timm eager |") in page, page
-
-
-def test_a_wrong_gradient_is_seen(speed):
-    import gpu
-
-    right = {"out": 1e-7, "d_tokens": 1e-6, "d_scale": 9e-6}
-    case = {"triton": right, "reference": dict.fromkeys(right, 5e-7)}
-    assert gpu.accepted("window 7, fp32, cosine", case)
-    for part, wrong in (("out", 3e-6), ("d_scale", 2e-5), ("d_tokens", float("inf"))):
-        assert not gpu.accepted("window 7, fp32, cosine", case | {"triton": right | {part: wrong}})

@@ -24,7 +24,17 @@ installed = importlib.util.find_spec("triton") is not None
 @pytest.mark.skipif(not installed, reason="triton is not installed")
 @pytest.mark.parametrize("tier", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_the_kernel_in_the_interpreter(tier):
-    script = Path(__file__).parent / "helpers" / "triton_in_interpreter.py"
+    run_in_the_interpreter("helpers/triton_in_interpreter.py", tier)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed, reason="triton is not installed")
+def test_what_is_tested_on_a_gpu_works():
+    run_in_the_interpreter("gpu/test_on_gpu.py", "not slow")
+
+
+def run_in_the_interpreter(script, tier):
+    script = Path(__file__).parent / script
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", tier, str(script)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -17,7 +17,7 @@ from .definition import difference, randomise
 from .kernels import using
 
 triton = pytest.importorskip("swindow.kernels.triton")
-OutOfResources = triton.tuning.OutOfResources
+OutOfResources = triton.triton_tuning.OutOfResources
 
 FORKS, ATTENDED = SizeRule(shift_single=True, mask_padding=False), SizeRule(mask_padding=False)
 CASES = {
@@ -192,7 +192,7 @@ def test_tiles_are_timed_on_request_and_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(triton.gpu, "is_interpreted", lambda: False)
     monkeypatch.setattr(triton.torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(triton.torch.cuda, "get_device_name", lambda device: "a GPU")
-    monkeypatch.setattr(triton.tuning.triton.testing, "do_bench", bench)
+    monkeypatch.setattr(triton.triton_tuning.triton.testing, "do_bench", bench)
     monkeypatch.setenv("SWINDOW_TILES", "tune")
     monkeypatch.setattr(triton.gpu, "may_run", lambda device: True)
     for _ in range(2):
@@ -204,8 +204,8 @@ def test_tiles_are_timed_on_request_and_kept(monkeypatch, tmp_path):
         f"a GPU, Triton {triton.triton.__version__}, {name}, window 7x7, 8 channels, float16, padded": [64, 4, 1]
         for name in ("forward", "backward_pass")
     }
-    triton.tuning._found.clear()  # as in a new process
-    assert triton.tuning.fastest(next(iter(kept)), [], None) == (64, 4, 1)
+    triton.triton_tuning._found.clear()  # as in a new process
+    assert triton.triton_tuning.fastest(next(iter(kept)), [], None) == (64, 4, 1)
     monkeypatch.setenv("SWINDOW_TILES", "yes")
     with pytest.raises(ConfigError, match="SWINDOW_TILES: got 'yes', expected 'tune' or nothing"):
-        triton.tuning.wanted()
+        triton.triton_tuning.wanted()

@@ -1,7 +1,7 @@
 """What is known of GPUs: where the fused kernel may run, where it is faster than PyTorch's, and how it is cut there.
 
 Nothing here needs Triton. The tables are looked up, never found by a timing, so that the same model computes the same
-way in every run; ``tuning`` times tiles where it is asked to.
+way in every run; ``triton_tuning`` times tiles where it is asked to.
 """
 
 from __future__ import annotations

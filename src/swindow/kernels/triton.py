@@ -26,7 +26,7 @@ from torch.utils.flop_counter import register_flop_formula
 from ..errors import InputError
 from ..precision import wide
 from ..windows import Geometry
-from . import gpu, triton_kernels, tuning
+from . import gpu, triton_kernels, triton_tuning
 from .gpu import Tile
 from .reference import Projection, Similarity
 
@@ -208,7 +208,7 @@ def _tile(inputs: tuple[Tensor, ...], g: Geometry, cosine: bool, launch: Callabl
     backward = launch is _backward_pass
     card = gpu.capability(t.device.index) or gpu.LEAST
     tile = gpu.tile(n, t.dtype, backward, card)
-    if not tuning.wanted() or gpu.is_interpreted() or torch.cuda.is_current_stream_capturing():
+    if not triton_tuning.wanted() or gpu.is_interpreted() or torch.cuda.is_current_stream_capturing():
         return tile
     d = t.shape[-1] // 3 // heads
     parts = [torch.cuda.get_device_name(t.device), f"Triton {triton.__version__}", launch.__name__.strip("_")]
@@ -219,7 +219,7 @@ def _tile(inputs: tuple[Tensor, ...], g: Geometry, cosine: bool, launch: Callabl
         launch(tile, inputs, _zeros(inputs, g, cosine) if backward else (), g, cosine)
 
     blocks = (tile.block,) if n <= tile.block else (16, 32, 64, 128)
-    return tuning.fastest(", ".join(parts), tuning.candidates(blocks), run)
+    return triton_tuning.fastest(", ".join(parts), triton_tuning.candidates(blocks), run)
 
 
 def _blocks(n: int, size: int) -> int:
