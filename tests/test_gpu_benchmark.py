@@ -160,7 +160,7 @@ def test_time_and_memory_by_a_stand_in_for_a_gpu(part, monkeypatch):
 
     calls = []
     memory = iter((5, 12))
-   
+
     for name, stand_in in {
         "Event": Event,
         "CUDAGraph": Graph,
