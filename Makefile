@@ -34,7 +34,7 @@ bench-backends: .venv/installed-dev ## compiled, and exported to OpenVINO and ON
 	$(BIN)/python benchmarks/backends.py
 
 bench-gpu: .venv/installed-dev   ## on an NVIDIA GPU: is the fused kernel right, and how fast is it beside timm
-	$(BIN)/python benchmarks/gpu.py --part proof --part tiles --part speed --part profile --part more
+	$(BIN)/python benchmarks/gpu.py --fresh --part proof --part tiles --part speed --part profile --part more
 
 clean:                           ## removes the environment and everything made by a run
 	rm -rf .venv runs site docs/site/*/figures .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@
 Needs an NVIDIA GPU with Triton; ``--device cpu --quick`` only shows that the script works (with TRITON_INTERPRET=1 the
 kernel itself runs too). Every part writes PART.json as it goes, and PART.md, to ``--out``, by default
 benchmarks/results/gpu/ (``tiles`` only the first, ``profile`` only the second). A part that was stopped goes on where
-it stopped; ``--fresh`` starts it again. The ends of all parts are printed last, in short.
+it stopped, on the same device and commit; ``--fresh`` starts it again. What was found is printed last, in short.
 
 - ``proof`` (3 minutes): the kernel in fp32 (without tf32), fp16 and bf16, forward and backward, against ``reference``
   in float64, on random inputs and outputs filled with NaN before; then 20 training steps beside ``sdpa``.

@@ -44,9 +44,17 @@ def run_part(run: Run) -> None:
         tasks[f"training on {run.chosen.data.name}"] = lambda: trained(run)
     for name, task in tasks.items():
         if name not in run.cases:
-            run.add(name, task() if run.left() > 0 else {"skipped": "no time left"})
+            run.add(name, attempt(task) if run.left() > 0 else {"skipped": "no time left"})
     if run.left() > 30 or run.quick:
         wave(run, others(run))
+
+
+def attempt(task: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a task gives, or why it failed: the others are worth their minutes all the same."""
+    try:
+        return task()
+    except Exception as problem:
+        return {"failure": f"{type(problem).__name__}: {problem}"[:600]}
 
 
 def others(run: Run) -> list[Job]:
@@ -66,6 +74,8 @@ def graphs(variant: str, side: tuple[int, int]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("sdpa", "triton", "timm"):
         model: Any = copy.deepcopy(ours) if name != "timm" else peer_models.timm(ours, side)
+        if model is None:  # timm is not installed
+            continue
         if name != "timm":
             model.set_kernel(name)
         run = call(model.to("cuda", torch.bfloat16).eval(), x, training=False)
@@ -192,5 +202,5 @@ def summary(cases: dict[str, Any]) -> Iterator[str]:
 def _rest(cases: dict[str, Any]) -> Iterator[str]:
     """Cases that are in no table."""
     for name, found in cases.items():
-        if name.startswith(("one process", "training on")) or "skipped" in found:
+        if name.startswith(("one process", "training on")) or {"skipped", "failure"} & set(found):
             yield f"- {name}: {', '.join(f'{key} {value}' for key, value in found.items())}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +13,7 @@ LIMIT = 60  # seconds
 
 def run_part(run: Run) -> None:
     """Takes what ``speed`` has seen, where it ran; else Swin-T alone."""
-    seen = run.out / "speed.json"
-    if seen.exists():
-        run.cases |= {k: v for k, v in json.loads(seen.read_text())["cases"].items() if k.count(", ") >= 2}
+    run.cases |= {name: case for name, case in run.kept(run.out / "speed.json").items() if name.count(", ") >= 2}
     wave(run, [Job("swin_tiny", lib, t, run.device, run.quick) for t in (False, True) for lib in libraries(run)])
     for rows in run.cases.values():
         for row in rows.values():

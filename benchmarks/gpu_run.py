@@ -24,7 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Run:
-    """One part under way: its cases, written to a file as they come. A part that was stopped goes on where it was.
+    """One part under way: its cases, written to a file as they come.
+
+    A part that was stopped goes on where it was, on the same device, with the same code and versions; what had failed
+    or was skipped is tried again.
 
     Args:
         part: its name.
@@ -36,10 +39,17 @@ class Run:
         self.part, self.limit, self.chosen = part, limit, chosen
         self.device, self.quick, self.jobs, self.out = chosen.device, chosen.quick, chosen.jobs, chosen.out
         self.started, self.file = time.monotonic(), chosen.out / f"{part}.json"
-        self.cases: dict[str, Any] = {}
-        if self.file.exists() and not chosen.fresh:
-            self.cases = json.loads(self.file.read_text())["cases"]
         self.about = about(part, self.device)
+        self.cases = {} if chosen.fresh else self.kept(self.file)
+
+    def kept(self, file: Path) -> dict[str, Any]:
+        """The cases of an earlier run of a part that are of this device, code and versions."""
+        if not file.exists():
+            return {}
+        found = json.loads(file.read_text())
+        if any(found["about"][key] != self.about[key] for key in ("device", "commit", "versions")):
+            return {}
+        return {name: case for name, case in found["cases"].items() if not {"failure", "skipped"} & set(case)}
 
     def left(self) -> float:
         return self.limit - (time.monotonic() - self.started)

@@ -161,9 +161,13 @@ def wave(run: Run, jobs: list[Job]) -> None:
             run.add(job.name, heard)
     run.hold()
     for _ in range(1 if run.quick else 2):
-        for _, process, pipe in ready:
+        for entry in list(ready):
+            job, process, pipe = entry
             pipe.send("go")
-            hear(pipe, process)
+            heard = hear(pipe, process)
+            if "failure" in heard:
+                run.add(job.name, heard)
+                ready.remove(entry)
     first: dict[str, Any] = {}  # answer of each variant
     for job, process, pipe in ready:
         pipe.send("stop")
@@ -214,9 +218,9 @@ def groups(cases: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The rows that belong together: of a variant, in inference or training, by library and way."""
     found: dict[str, dict[str, Any]] = {}
     for name, rows in cases.items():
-        if name.count(", ") < 2:
+        variant, what, library = (*name.split(", ", 2), "", "")[:3]
+        if variant not in MODELS or what not in ("inference", "training"):
             continue
-        variant, what, library = name.split(", ", 2)
         group = found.setdefault(f"{variant}, {what}", {})
         if "failure" in rows or "skipped" in rows:
             group[library] = rows

@@ -3,8 +3,10 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -134,9 +136,43 @@ def test_operations_and_bytes_of_a_model(part):
 def test_committed_results_can_be_read(part):
     speed = part("speed")
     cases = json.loads((BENCHMARKS / "results" / "gpu" / "speed.json").read_text())["cases"]
-    lines = list(speed.summary(cases))
-    assert "swin_tiny, inference, swindow triton compiled:     7.11 ms  1.61 times timm compiled" in lines
+    (line,) = (line for line in speed.summary(cases) if "swin_tiny, inference, swindow triton compiled" in line)
+    assert re.search(r": +\d+\.\d\d ms  \d\.\d\d times timm compiled$", line)
     assert any("| timm compiled |" in line for line in speed.page(cases))
+
+
+def test_cases_of_every_kind_have_a_place_on_the_page(part):
+    more = part("more")
+    row = {"seconds": [0.1, 0.2, 0.3]}
+    cases = {
+        "one image, swin_tiny, 224 x 224": {"triton": {"eager": 2e-3, "graph": 1e-3}},
+        "one image, swin_base, 224 x 224": {"failure": "OutOfMemoryError: none left"},
+        "one process, DDP and FSDP2": {"backend": "nccl", "ok": True},
+        "training on a data set": {"skipped": "no --data"},
+        "swin_tiny, inference, torchvision": {"eager": row, "compiled": row},
+        "swin_tiny, training, timm, reduce-overhead": {"compiled": row},
+    }
+    page = "\n".join(more.page(cases))
+    assert "| one image, swin_tiny, 224 x 224 | triton | 2.00 | 1.00 |" in page
+    assert "- one image, swin_base, 224 x 224: failure OutOfMemoryError: none left" in page
+    assert "- one process, DDP and FSDP2: backend nccl, ok True" in page
+    assert "| timm, reduce-overhead compiled | 200.00 | 150.00 to 250.00 | 640 | 1.00 |" in page
+    assert set(more.summary(cases)) < set(page.splitlines())
+    assert more.attempt(lambda: 1 / 0) == {"failure": "ZeroDivisionError: division by zero"}
+
+
+def test_results_of_another_device_or_commit_are_not_continued(part, tmp_path):
+    run = part("run")
+    chosen = types.SimpleNamespace(device="cpu", quick=True, jobs=1, out=tmp_path, fresh=False, busy=None)
+    first = run.Run("speed", 60, chosen)
+    first.add("a", {"seconds": [1]})
+    first.add("b", {"failure": "no time left"})
+    assert run.Run("speed", 60, chosen).cases == {"a": {"seconds": [1]}}  # what failed is tried again
+    for key in ("device", "commit", "versions"):
+        first.about = first.about | {key: "another"}
+        first.write()
+        assert run.Run("speed", 60, chosen).cases == {}
+        first.about[key] = run.about("speed", "cpu")[key]
 
 
 def test_time_and_memory_by_a_stand_in_for_a_gpu(part, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 
 from helpers.definition import V2, difference, randomise
 from helpers.kernels import KERNELS, using
-from swindow import SwinConfig, SwinTransformer
+from swindow import SwinConfig, SwinTransformer, create
 from swindow.kernels import attend, weights
 from swindow.models.attention import ScaledCosine, ScaledDotProduct
 from swindow.models.position_bias import ContinuousPositionBias
@@ -138,3 +138,14 @@ def test_double_stays_double():
     assert wide(torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.float32
     q = torch.randn(1, 3, 4, dtype=torch.float64)
     assert ScaledDotProduct(2, 4)(q, q)[0].dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("watched", [False, True])
+def test_queries_keys_and_values_are_in_the_type_of_the_autocast(dtype, watched):
+    """SwinV2 adds its bias where the layer is called too: in fp32 it would make the result fp32."""
+    attention = create("swinv2_tiny_w8", embed_dim=8, depths=(1,), num_heads=(1,)).stages[0].blocks[0].attn
+    if watched:
+        attention.qkv.register_forward_hook(lambda *_: None)
+    with torch.autocast("cpu", dtype):
+        assert attention.project(torch.randn(2, 4, 4, 8)).dtype == dtype

@@ -30,6 +30,14 @@ LARGE = ("padded, padding attended to", "window 12", "window 7, 64 channels")
 OPERATOR = "swindow::window_attention"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def exact_convolutions():
+    """cuDNN's convolutions are in TF32 by default, which is not what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.backends.cudnn, "allow_tf32", False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def proof():
     sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -147,15 +155,32 @@ def test_every_card_of_the_table_has_the_shared_memory_that_it_says():
 
 
 @needs_gpu
-def test_deterministic_training_takes_another_kernel():
-    model = model_of(depths=(2,), num_heads=(3,))
-    x = torch.randn(BATCH, device="cuda")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+@pytest.mark.parametrize("variant", ["swin_tiny", "swinv2_tiny_w8"])
+def test_under_autocast_it_is_the_default_but_for_deterministic_results(variant):
+    if torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("it is not the default on this GPU")
+    model, x = model_of(variant, depths=(2,), num_heads=(3,)), torch.randn(BATCH, device="cuda")
+    with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+        assert OPERATOR in operators(lambda: model(x))
+        assert model.stages[0].blocks[0].attn.project(x.movedim(1, -1) @ torch.randn(3, 96, device="cuda")).dtype == (
+            torch.bfloat16
+        )
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
             assert OPERATOR not in operators(lambda: model(x))
-    finally:
-        torch.use_deterministic_algorithms(False)
+        finally:
+            torch.use_deterministic_algorithms(False)
+
+
+@needs_gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+@torch.no_grad()
+def test_it_runs_on_the_gpu_where_its_tokens_are():
+    model = model_of(depths=(2,), num_heads=(3,))
+    x = torch.randn(2, 3, 50, 60)
+    model.set_kernel("triton")
+    here = model(x.cuda(0))
+    assert difference(model.cuda(1)(x.cuda(1)).cpu(), here.cpu()) <= 1e-5
 
 
 @needs_gpu

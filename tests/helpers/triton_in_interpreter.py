@@ -16,8 +16,9 @@ from swindow.windows import SizeRule
 from .definition import difference, randomise
 from .kernels import using
 
+OutOfResources = pytest.importorskip("triton.runtime.errors").OutOfResources
 triton = pytest.importorskip("swindow.kernels.triton")
-OutOfResources = triton.triton_tuning.OutOfResources
+tuning = triton.triton_tuning
 
 FORKS, ATTENDED = SizeRule(shift_single=True, mask_padding=False), SizeRule(mask_padding=False)
 CASES = {
@@ -164,48 +165,86 @@ def test_flop_counters_know_it(similarity):
     assert counted["triton", True] == counted["reference", True] + once  # backward computes the logits again
 
 
-def test_tiles_are_timed_on_request_and_kept(monkeypatch, tmp_path):
-    tried = []
+@pytest.fixture
+def tuned(monkeypatch, tmp_path):
+    """Asks for tuning; tiles of more warps are faster, those of 3 stages need too much. Returns the tiles timed."""
+    timed = []
 
     def bench(run, return_mode):
         run()
-        tried.append(tile.block)
-        if tile.stages == 3:
-            raise OutOfResources(300_000, 232_448, "shared memory")
-        return abs(tile.warps - 4) + tile.stages
+        timed.append(launched[-1])
+        return 1 / launched[-1].warps
 
-    def launch(name):
+    launched = []
+    for name in ("_forward", "_backward_pass"):
         plain = getattr(triton, name)
 
-        def noted(*arguments):
-            nonlocal tile
-            tile = arguments[0]
-            plain(*arguments)
+        def noted(tile, *arguments, plain=plain):
+            if tile.stages == 3:
+                raise OutOfResources(300_000, 232_448, "shared memory")
+            launched.append(tile)
+            plain(tile, *arguments)
 
         noted.__name__ = name
         monkeypatch.setattr(triton, name, noted)
-
-    tile = None
-    launch("_forward")
-    launch("_backward_pass")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(triton.gpu, "is_interpreted", lambda: False)
-    monkeypatch.setattr(triton.torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(triton.torch.cuda, "get_device_name", lambda device: "a GPU")
-    monkeypatch.setattr(triton.triton_tuning.triton.testing, "do_bench", bench)
     monkeypatch.setenv("SWINDOW_TILES", "tune")
+    monkeypatch.setattr(triton.gpu, "is_interpreted", lambda: False)
     monkeypatch.setattr(triton.gpu, "may_run", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(tuning.triton.testing, "do_bench", bench)
+    tuning._found.clear()
+    yield timed
+    tuning._found.clear()
+
+
+def small():
+    """A run that takes little time."""
+    return zip(*run("7, padded", "dot", torch.float16, heads=1, batch=1), strict=True)
+
+
+def test_tiles_are_timed_on_request_and_kept(tuned, monkeypatch, tmp_path):
     for _ in range(2):
-        for found, expected in zip(*run("7, padded", "dot", torch.float16, heads=1, batch=1), strict=True):
+        for found, expected in small():
             assert difference(found, expected) <= 1e-2  # timing backward adds nothing to its gradients
-    assert tried == [64] * 2 * 9
-    kept = json.loads((tmp_path / "swindow" / "tiles.json").read_text())
+    assert tuned == [triton.Tile(64, warps, stages) for warps in (2, 4, 8) for stages in (1, 2)] * 2
+    file = tmp_path / "swindow" / "tiles.json"
+    kept = json.loads(file.read_text())
     assert kept == {
-        f"a GPU, Triton {triton.triton.__version__}, {name}, window 7x7, 8 channels, float16, padded": [64, 4, 1]
+        f"a GPU, Triton {triton.triton.__version__}, {name}, window 7x7, 8 channels, float16, padded": [64, 8, 1]
         for name in ("forward", "backward_pass")
     }
-    triton.triton_tuning._found.clear()  # as in a new process
-    assert triton.triton_tuning.fastest(next(iter(kept)), [], None) == (64, 4, 1)
+    tuning._found.clear()  # as in a new process
+    reads = []
+    read = tuning._read
+    monkeypatch.setattr(tuning, "_read", lambda path: reads.append(path) or read(path))
+    list(small())
+    assert (len(tuned), len(reads)) == (12, 1)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    key = next(iter(kept))
+    assert tuning.fastest(key, None, [], None) == (64, 8, 1)
+    assert tuning.fastest("another", triton.Tile(16, 1, 1), [], None) == (16, 1, 1)  # nothing is timed now
     monkeypatch.setenv("SWINDOW_TILES", "yes")
     with pytest.raises(ConfigError, match="SWINDOW_TILES: got 'yes', expected 'tune' or nothing"):
-        triton.triton_tuning.wanted()
+        tuning.wanted()
+
+
+def test_a_tile_that_computes_something_else_is_not_taken(tuned, monkeypatch):
+    values = {2: float("nan"), 4: 1.0, 8: 2.0}  # by warps
+    seconds = iter(range(100))
+    monkeypatch.setattr(tuning.triton.testing, "do_bench", lambda run, return_mode: next(seconds))
+    run = lambda tile: (torch.full((4,), values[tile.warps]),)  # noqa: E731
+    assert tuning.fastest("a kernel", triton.Tile(64, 4, 2), tuning.candidates([64]), run) == (64, 4, 1)
+    assert next(seconds) == 3
+
+
+def test_a_file_that_cannot_be_used_stops_nothing(tuned, tmp_path, monkeypatch):
+    (tmp_path / "swindow").mkdir()
+    (tmp_path / "swindow" / "tiles.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"tiles\.json: not read, tiles are timed again"):
+        list(small())
+    tuning._found.clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "swindow" / "tiles.json"))  # no folder
+    with pytest.warns(UserWarning, match=r"tiles\.json: not (read|written)"):
+        list(small())

@@ -127,7 +127,7 @@ def linear(layer: nn.Linear, x: Tensor, bias: Tensor | None = None, kernel: Kern
             return products.linear(x, layer.weight, bias, kernel.product)
         return F.linear(x, layer.weight, bias)
     y: Tensor = layer(x)
-    return y if bias is None else y + bias
+    return y if bias is None else y + bias.to(y.dtype)  # under autocast it is wider
 
 
 def norm(layer: nn.Module, x: Tensor, kernel: Kernel = AUTO) -> Tensor:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import private
 from ..caching import is_static
 from ..precision import computed
+from . import fast_path
 
 
 class Tile(NamedTuple):
@@ -55,8 +55,8 @@ class Card(NamedTuple):
     blocks: Cut
 
 
-# H100 and H200: measured (benchmarks/results/gpu/tiles.json). The others: the stages that fit, and of those the tiles
-# that spill the fewest registers in Triton 3.7's compiler; they were compiled for these cards and not run on one.
+# HOPPER was measured on an H100 (benchmarks/results/gpu/tiles.json). The others: the stages that fit, and of those the
+# tiles that spill the fewest registers in Triton 3.7's compiler; they were compiled for these cards and not run on one.
 HOPPER = Card(227 << 10, Cut(Tile(64, 4, 3), Tile(64, 4, 3)), Cut(Tile(64, 4, 2), Tile(64, 4, 2)))
 BLACKWELL = Card(227 << 10, Cut(Tile(64, 8, 2), Tile(64, 8, 2)), Cut(Tile(64, 8, 2), Tile(64, 8, 2)))
 AMPERE = Card(163 << 10, Cut(Tile(64, 4, 3), Tile(64, 4, 2)), Cut(Tile(64, 4, 2), Tile(64, 4, 2)))
@@ -73,7 +73,7 @@ CARDS = {
 }
 # Small windows need little shared memory on all of them: by tokens, up to so many.
 SMALL = {16: Cut(Tile(16, 1, 2), Tile(16, 1, 2)), 32: Cut(Tile(32, 2, 2), Tile(32, 2, 2))}
-FP32 = Tile(32, 4, 1)  # products in fp32 need registers: larger blocks spill
+WIDE = Tile(32, 4, 1)  # at most, in fp32 and for more than 64 channels per head: larger blocks spill
 LEAST = (8, 0)  # the compute capability that Triton needs
 
 
@@ -83,51 +83,58 @@ class Faster(NamedTuple):
     Attributes:
         capability: of the GPU.
         dtype: in which linear layers compute.
-        tokens: of a window, from and to.
+        windows: numbers of tokens of a window.
+        axes: of the map: 2 for images.
         head_dim: channels per head.
         numbers: B * H * W * C of the smallest map among those measured.
     """
 
     capability: tuple[int, int]
     dtype: torch.dtype
-    tokens: tuple[int, int]
+    windows: tuple[int, ...]
+    axes: int
     head_dim: int
     numbers: int
 
 
 # Swin-T and SwinV2-T at batch 128 on an H100 (benchmarks/results/gpu/speed.md); the smallest map is that of stage 4.
 # One image of 768 x 1024 pixels, whose maps are smaller, is not faster but as a CUDA graph (more.md).
-FASTER = (Faster((9, 0), torch.bfloat16, (49, 64), 32, 128 * 7 * 7 * 768),)
+FASTER = (Faster((9, 0), torch.bfloat16, (49, 64), 2, 32, 128 * 7 * 7 * 768),)
 
 
-def tile(n: int, dtype: torch.dtype, backward: bool, capability: tuple[int, int]) -> Tile:
-    """Returns the tile for windows of n tokens; of a GPU that is not in the table, the one that needs least memory."""
-    card = CARDS.get(capability, CONSUMER)
+def tile(n: int, d: int, dtype: torch.dtype, backward: bool, capability: tuple[int, int] | None) -> Tile:
+    """Returns the tile for windows of n tokens and d channels per head.
+
+    Of a GPU that is not in the table, the one that needs least shared memory.
+    """
+    card = CONSUMER if capability is None else CARDS.get(capability, CONSUMER)
     cut = next((small for most, small in SMALL.items() if n <= most), card.window if n <= 64 else card.blocks)
     found = cut.backward if backward else cut.forward
-    return FP32 if dtype == torch.float32 and found.block > FP32.block else found
+    return WIDE if (dtype == torch.float32 or d > 64) and found.block > WIDE.block else found
 
 
 def suits(y: Tensor, n: int, similarity: Any) -> bool:
     """Returns whether the fused kernel runs where no kernel is asked for, by ``FASTER``.
 
-    Not while exporting, under modes and transforms, or where deterministic results are asked for: in backward its
-    programs add to the same numbers, in any order.
+    Not where a fast path may not (see ``fast_path``), except while compiling; nor where deterministic results are
+    asked for: in backward its programs add to the same numbers, in any order.
 
     Args:
         y: (B, *grid, C) tokens.
         n: tokens of a window.
         similarity: what scales queries and keys.
     """
-    if y.device.type != "cuda" or not is_static(y.shape) or not _undisturbed():
+    if y.device.type != "cuda" or not is_static(y.shape) or torch.are_deterministic_algorithms_enabled():
+        return False
+    if not (_compiles() if torch.compiler.is_compiling() else fast_path.may_run(y, similarity)):
         return False
     place, dtype = capability(y.device.index), computed(y)
     learned = hasattr(similarity, "scale") and hasattr(similarity, "cosine")
     fits = any(
         row.capability == place
         and row.dtype == dtype
-        and row.tokens[0] <= n <= row.tokens[1]
-        and (row.numbers <= y.numel() or _in_graph())
+        and row.numbers <= y.numel()
+        and (n in row.windows and y.ndim - 2 == row.axes)
         and getattr(similarity, "head_dim", None) == row.head_dim
         for row in FASTER
     )
@@ -167,6 +174,8 @@ def _capability(index: int | None) -> tuple[int, int] | None:
 
 def _obstacle(kind: str, index: int | None) -> str | None:
     """Why the fused kernel cannot run on a device; None where it can."""
+    if torch.version.hip is not None:
+        return "it was made for NVIDIA GPUs"
     if not is_installed():
         return "the package triton is not installed; try pip install triton"
     if is_interpreted() or kind == "meta":
@@ -190,16 +199,8 @@ def _warn_once(reason: str) -> None:
     warnings.warn(f"kernel 'triton' cannot run here: {reason}. 'sdpa' runs in its place", stacklevel=4)
 
 
-def _undisturbed() -> bool:
-    """Whether nobody exports, records or transforms what is called, or asks for deterministic results."""
-    if torch.are_deterministic_algorithms_enabled() or private.forward_mode():
-        return False
-    if torch.compiler.is_compiling():
-        exporting = getattr(torch.compiler, "is_exporting", None)  # not in PyTorch 2.6
-        return exporting is not None and not exporting()
-    return not (private.is_tracing() or private.has_modes())
-
-
-def _in_graph() -> bool:
-    """Whether a CUDA graph is recorded, which calls kernels without a cost in Python."""
-    return not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing()
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # some versions would answer yes
+def _compiles() -> bool:
+    """Whether what is compiled is not exported: a file would need the kernel."""
+    exporting = getattr(torch.compiler, "is_exporting", None)  # not in PyTorch 2.6
+    return exporting is not None and not exporting()

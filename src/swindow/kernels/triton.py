@@ -57,7 +57,9 @@ def attend(
     scale = learned.scale()
     scale = scale.flatten() if learned.cosine else wide(bias).new_full(bias.shape[:1], scale)  # (h,)
     sizes = [list(v) for v in (g.grid, g.padded, g.window, g.shift)]
-    padded = F.pad(wide(bias), (0, -bias.shape[-1] % 16))  # (h, N, N filled up to a multiple of 16): aligned rows
+    padded = F.pad(
+        wide(bias), (0, -bias.shape[-1] % 16)
+    ).contiguous()  # (h, N, N filled up to a multiple of 16): aligned rows
     return _attend(t, padding, padded, scale, *sizes, g.mask_padding, learned.cosine)[0]
 
 
@@ -77,7 +79,8 @@ def _attend(
     """The attended tokens (B, *grid, C), and the logarithm of every softmax's sum (B, nW, h, N) for backward."""
     g = Geometry(tuple(grid), tuple(padded), tuple(window), tuple(shift), mask_padding)
     inputs = (t, padding, bias, scale, *_empty(t, bias, g))
-    _forward(_tile(inputs, g, cosine, _forward), inputs, (), g, cosine)
+    with torch.cuda.device_of(t):  # Triton launches on the current device
+        _forward(_tile(inputs, g, cosine, _forward), inputs, (), g, cosine)
     return inputs[4:]
 
 
@@ -107,7 +110,8 @@ def _backward(
     g = Geometry(tuple(grid), tuple(padded), tuple(window), tuple(shift), mask_padding)
     inputs = (t, padding, bias, scale, out, lse, d_out.contiguous())
     gradients = _zeros(inputs, g, cosine)
-    _backward_pass(_tile(inputs, g, cosine, _backward_pass), inputs, gradients, g, cosine)
+    with torch.cuda.device_of(t):
+        _backward_pass(_tile(inputs, g, cosine, _backward_pass), inputs, gradients, g, cosine)
     return gradients
 
 
@@ -205,21 +209,21 @@ def _tile(inputs: tuple[Tensor, ...], g: Geometry, cosine: bool, launch: Callabl
     """The tile for windows of a geometry: by the table, or the fastest where that is asked for."""
     t, bias = inputs[0], inputs[2]
     heads, n = bias.shape[:2]
-    backward = launch is _backward_pass
-    card = gpu.capability(t.device.index) or gpu.LEAST
-    tile = gpu.tile(n, t.dtype, backward, card)
-    if not triton_tuning.wanted() or gpu.is_interpreted() or torch.cuda.is_current_stream_capturing():
+    d, backward = t.shape[-1] // 3 // heads, launch is _backward_pass
+    tile = gpu.tile(n, d, t.dtype, backward, gpu.capability(t.device.index))
+    if not triton_tuning.wanted() or gpu.is_interpreted():
         return tile
-    d = t.shape[-1] // 3 // heads
     parts = [torch.cuda.get_device_name(t.device), f"Triton {triton.__version__}", launch.__name__.strip("_")]
     parts += [f"window {'x'.join(map(str, g.window))}", f"{d} channels", str(t.dtype).removeprefix("torch.")]
     parts += [word for word, yes in (("cosine", cosine), ("padded", g.pads)) if yes]
 
-    def run(tile: Tile) -> None:  # into tensors of its own: programs add to gradients
-        launch(tile, inputs, _zeros(inputs, g, cosine) if backward else (), g, cosine)
+    def run(tile: Tile) -> tuple[Tensor, ...]:  # into tensors of its own: programs add to gradients
+        results = _zeros(inputs, g, cosine) if backward else _empty(t, bias, g)
+        launch(tile, inputs if backward else (*inputs[:4], *results), results if backward else (), g, cosine)
+        return results
 
-    blocks = (tile.block,) if n <= tile.block else (16, 32, 64, 128)
-    return triton_tuning.fastest(", ".join(parts), triton_tuning.candidates(blocks), run)
+    blocks = (tile.block,) if n <= tile.block else (16, 32) if tile == gpu.WIDE else (16, 32, 64, 128)
+    return triton_tuning.fastest(", ".join(parts), tile, triton_tuning.candidates(blocks), run)
 
 
 def _blocks(n: int, size: int) -> int:
