@@ -7,11 +7,13 @@ for the counters of ``explain.cost``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Made = TypeVar("Made", bound=Callable[..., Any])
 
 
 def _find(*path: str) -> Any:
@@ -111,6 +113,16 @@ def parameters_of(module: nn.Module) -> Iterable[Tensor | None]:
     """Returns a layer's own parameters, None where it has none of a name, without the cost of ``parameters()``."""
     found: dict[str, Tensor | None] | None = module.__dict__.get("_parameters")
     return module.parameters(recurse=False) if found is None else found.values()
+
+
+def constant_while_compiling(function: Made) -> Made:
+    """Decorates a function that ``torch.compile`` calls, once, and takes the result of for a constant.
+
+    As ``torch.compiler.assume_constant_result``, which imports the compiler. Where the mark means nothing, the compiler
+    looks into the function.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 # --- operations -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import private
 from ..caching import is_static
 from ..precision import computed
 from . import fast_path
@@ -151,7 +152,7 @@ def is_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch.compile calls it, once
+@private.constant_while_compiling  # torch.compile calls it, once
 def _can_run(kind: str, index: int | None) -> bool:
     reason = _obstacle(kind, index)
     if reason is not None:
@@ -159,7 +160,7 @@ def _can_run(kind: str, index: int | None) -> bool:
     return reason is None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@private.constant_while_compiling
 def capability(index: int | None) -> tuple[int, int] | None:
     """Returns the compute capability of an NVIDIA GPU; None where there is none (fake tensors have no GPU)."""
     return _capability(index)
@@ -199,7 +200,7 @@ def _warn_once(reason: str) -> None:
     warnings.warn(f"kernel 'triton' cannot run here: {reason}. 'sdpa' runs in its place", stacklevel=4)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # some versions would answer yes
+@private.constant_while_compiling  # some versions would answer yes
 def _compiles() -> bool:
     """Whether what is compiled is not exported: a file would need the kernel."""
     exporting = getattr(torch.compiler, "is_exporting", None)  # not in PyTorch 2.6
