@@ -25,7 +25,7 @@ _HOME = {
     "SwinConfig": "config",
     "list_variants": "variants",
     "SwinTransformer": "models",
-    "create": "models",
+    "create": "api",
     "adopt": "checkpoints",
     "convert": "checkpoints",
     "inflate": "checkpoints",
@@ -48,6 +48,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from .api import create as create
     from .api import predict as predict
     from .card import ModelCard as ModelCard
     from .card import Preprocess as Preprocess
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
     from .inference import Predictor as Predictor
     from .inference import evaluate as evaluate
     from .models import SwinTransformer as SwinTransformer
-    from .models import create as create
     from .tasks import Prediction as Prediction
     from .training import TrainConfig as TrainConfig
     from .training import TrainResult as TrainResult

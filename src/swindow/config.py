@@ -234,8 +234,8 @@ def check_fields(names: Iterable[object]) -> None:
     for name in names:
         if name == "pretrained":
             raise ConfigError(
-                "'pretrained' is no field of SwinConfig; weights are loaded from a file for now, not by the name of a "
-                'variant: swindow.load(FILE), or swindow.load("hf://org/name")'
+                "'pretrained' is no field of SwinConfig, but an argument of swindow.create; "
+                'swindow.load takes a name: swindow.load("swin_tiny.ms_in1k")'
             )
         if name not in known:
             raise ConfigError(

@@ -37,6 +37,8 @@ _VIDEO: dict[str, Any] = {
 # (T 0.2, S 0.3, B 0.5); large was only ever fine-tuned from 22k, at 0.2. Window 12 at 384 pixels: the official
 # swin_{base,large}_patch4_window12_384 configs, fine-tuned at 0.2.
 # nano and micro are our own: patch 2 and window 4 make three useful stages out of a 32-pixel image.
+# Window 6 at 192 pixels: what SimMIM (Xie et al. 2022) pre-trains. S3 (Chen et al. 2021, "Searching the search space of
+# vision transformers"): the published windows and depths; drop path as of the variants of the same depth.
 # SwinV2's windows are the official configs', with the last stage's written out as its map allows.
 VARIANTS: dict[str, dict[str, Any]] = {
     "swin_nano": {
@@ -54,6 +56,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "swin_large": _LARGE,
     "swin_base_w12_384": {**_BASE, "window_size": 12, "drop_path_rate": 0.2},
     "swin_large_w12_384": {**_LARGE, "window_size": 12},
+    "swin_base_w6_192": {**_BASE, "window_size": 6},
+    "swin_s3_tiny": {**_TINY, "window_size": (7, 7, 14, 7)},
+    "swin_s3_small": {**_SMALL, "window_size": (14, 14, 14, 7)},
+    "swin_s3_base": {**_SMALL, "depths": (2, 2, 30, 2), "window_size": (7, 7, 14, 7)},
     "swinv2_tiny_w8": {**_V2, **_TINY, "window_size": 8},
     "swinv2_small_w8": {**_V2, **_SMALL, "window_size": 8},
     "swinv2_base_w8": {**_V2, **_BASE, "window_size": 8},
@@ -103,6 +109,10 @@ PARAMETERS: dict[str, int] = {
     "swin_large": 196_532_476,
     "swin_base_w12_384": 87_903_584,
     "swin_large_w12_384": 196_735_516,
+    "swin_base_w6_192": 87_750_176,
+    "swin_s3_tiny": 28_328_674,
+    "swin_s3_small": 49_737_298,
+    "swin_s3_base": 71_125_762,
     "swinv2_tiny_w8": 28_347_154,
     "swinv2_small_w8": 49_728_418,
     "swinv2_base_w8": 87_918_816,
@@ -161,6 +171,7 @@ IMAGE_SIZE: dict[str, int] = {
     "swin_micro": 32,
     "swin_base_w12_384": 384,
     "swin_large_w12_384": 384,
+    "swin_base_w6_192": 192,
     "swinv2_tiny_w8": 256,
     "swinv2_small_w8": 256,
     "swinv2_base_w8": 256,

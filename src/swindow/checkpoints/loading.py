@@ -60,7 +60,9 @@ def load(
 
     Args:
         source: the path of a .safetensors, .pth, .pt, .bin or .ckpt file; a folder with config.json and weights, in
-            several files too; ``"hf://org/name"`` or ``"hf://org/name@revision"``; or a state dict, key to tensor.
+            several files too; a published name, for instance ``"swin_tiny.ms_in1k"``, timm's and torchvision's names
+            too (``swindow weights`` lists them): downloaded once; ``"hf://org/name"`` or ``"hf://org/name@revision"``;
+            or a state dict, key to tensor.
         layout: whose names the keys are, one of ``swindow.list_layouts()``; None: recognised.
         config: what shapes cannot tell, or what is to be otherwise than in that library: a SwinConfig, or a dict of
             some of its fields, for instance ``{"window_size": 8}``.
@@ -99,7 +101,11 @@ def load(
     found = open_source(source)
     about = hints(found.neighbours)
     about.certain = found.whole_folder
-    return load_tensors(found, about, wanted)
+    model = load_tensors(found, about, wanted)
+    row = found.published
+    if row is not None:
+        model.card = (model.card or ModelCard()).replace(data=row.data, licence=row.licence)
+    return model
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,9 @@
-"""Where weights come from: a file, a folder, the Hugging Face hub, a state dict."""
+"""Where weights come from: a file, a folder, a published name, the Hugging Face hub, a state dict."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..weights import Published, published
+from .download import BESIDE, HUB, fetch, from_hub
 from .files import reason
 from .unpickle import torch_load
 
-HUB = "hf://"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in a folder, the first that is there
-NEIGHBOURS = ("config.json", "preprocessor_config.json")
 # Where a state dict is found in what a training script saved, the first that is there.
 WRAPPERS = (
     "model", "state_dict", "model_state_dict", "model_state", "module", "net", "network", "weights", "params",
@@ -40,6 +39,7 @@ class Source:
         whole_folder: whether the source was a folder, to which its config.json certainly belongs.
         beside: what lay beside the weights, and why it is not taken.
         about: the ``meta`` entry that OpenMMLab's files have.
+        published: the weights that were asked for by name; None: they were not.
     """
 
     name: str
@@ -49,16 +49,21 @@ class Source:
     whole_folder: bool = False
     beside: dict[str, str] = dataclasses.field(default_factory=dict)
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    published: Published | None = None
 
 
 def open_source(source: str | Path | Mapping[str, Any]) -> Source:
-    """Returns the tensors of a path, ``hf://org/name[@revision]``, or state dict. Raises CheckpointError."""
+    """Returns the tensors of a path, published name, ``hf://org/name[@revision]``, or state dict.
+
+    Raises:
+        CheckpointError: it is absent, broken or refused, or cannot be downloaded.
+    """
     if isinstance(source, Mapping):
         return _unwrapped("the state dict", source)
     if not isinstance(source, (str, Path)):
         raise CheckpointError(f"load: got a {type(source).__name__}, expected a path, 'hf://org/name' or a state dict")
     if str(source).startswith(HUB):
-        found = _folder(_from_hub(str(source)))
+        found = _folder(from_hub(str(source)))
         found.name = str(source)
         return found
     try:
@@ -69,7 +74,16 @@ def open_source(source: str | Path | Mapping[str, Any]) -> Source:
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, no home
         raise CheckpointError(f"{str(source)[:80]!r}: cannot be looked for ({reason(error)})") from error
     if not there:
-        raise CheckpointError(f"{path}: there is no such file; expected a file of weights or a folder with config.json")
+        row = published(str(source))
+        if row is None:
+            raise CheckpointError(
+                f"{path}: there is no such file; expected a file of weights, a folder with config.json, or a published "
+                "name ('swindow weights' lists them)"
+            )
+        path = fetch(row)
+        found = _folder(path) if path.is_dir() else _file(path)
+        found.name, found.published = row.name, row
+        return found
     found = _file(path)
     found.neighbours = _neighbours(path.parent)
     return found
@@ -132,7 +146,7 @@ def _sharded(index: Path) -> Source:
 
 def _neighbours(folder: Path) -> dict[str, dict[str, Any]]:
     """The JSON files that say more of a model."""
-    return {name: _json(folder / name) for name in NEIGHBOURS if (folder / name).is_file()}
+    return {name: _json(folder / name) for name in BESIDE if (folder / name).is_file()}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -179,25 +193,3 @@ def _plain(key: Any) -> str:
     for wrapper in WRAPPED_BY_TORCH:
         key = key.replace(wrapper, "")
     return key
-
-
-def _from_hub(address: str) -> Path:
-    """The folder of a repository of the hub, from the local cache where it is there."""
-    from huggingface_hub import errors, snapshot_download
-
-    name, _, revision = address[len(HUB) :].partition("@")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) is None:
-        raise CheckpointError(f"{address}: expected {HUB}organisation/name or {HUB}organisation/name@revision")
-    try:
-        for kind in ("*.safetensors", "*.bin"):
-            patterns = [*NEIGHBOURS, kind, f"{kind}.index.json"]
-            folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
-            if any(folder.glob(kind)):
-                break
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError, OSError) as error:
-        raise CheckpointError(f"{address}: could not be had from the hub or its cache ({_first(error)})") from error
-    return folder
-
-
-def _first(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

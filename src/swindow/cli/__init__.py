@@ -31,6 +31,7 @@ COMMANDS = {
     "weights": {
         "inspect": "Show what a checkpoint holds and what became of each of its tensors.",
         "convert": "Write a checkpoint in another library's layout and compare both models.",
+        "weights": "List the published weights that can be loaded by name.",
         "variants": "List the models that have names.",
     },
     "measure": {"bench": "Time a model and compare it with the matrix products of its linear layers."},
@@ -39,6 +40,7 @@ COMMANDS = {
 EXAMPLES = (
     "swindow train photos/ --out runs/photos",
     "swindow predict runs/photos/model.safetensors a.jpg b.jpg",
+    "swindow predict swin_tiny.ms_in1k a.jpg",
     "swindow explain runs/photos/model.safetensors a.jpg --out report.html",
 )
 

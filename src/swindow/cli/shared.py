@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 
 from .. import console as console_
 from .. import variants as variants_
+from .. import weights as weights_
 from ..errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -161,9 +162,15 @@ def open_predictor(
 
 
 def checked_name(checkpoint: str) -> None:
-    """Raises ConfigError for what can only be a variant's name, misspelt; the nearest are named."""
-    if "/" not in checkpoint and Path(checkpoint).suffix == "" and not Path(checkpoint).exists():
+    """Raises ConfigError for what can only be a variant's or a published name, misspelt; the nearest are named."""
+    if "/" in checkpoint or Path(checkpoint).exists() or weights_.published(checkpoint) is not None:
+        return
+    variant, _, tag = checkpoint.partition(".")
+    if not tag:
         variants_.variant_config(checkpoint)
+    elif variant in variants_.VARIANTS and not Path(checkpoint).suffix[1:].isdigit():
+        names = [row.name for row in weights_.PUBLISHED]
+        raise ConfigError(f"unknown weights {checkpoint!r}{nearest(checkpoint, names)}; 'swindow weights' lists all")
 
 
 def class_number(target: str, names: Sequence[str], count: int) -> int:

@@ -1,0 +1,322 @@
+"""Published weights: the table beside other libraries, and loading by name from servers on the loopback address."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import swindow
+from helpers import hub as hubs
+from helpers.definition import difference, randomise
+from helpers.peers import timm, torchvision, transformers
+from swindow import CheckpointError, ConfigError, weights
+from swindow.checkpoints import download
+from swindow.variants import PARAMETERS, VARIANTS
+from swindow.weights import PUBLISHED, published
+
+SMALL = {"num_classes": 3, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "embed_dim": 16}
+TIMM = "timm/swin_tiny_patch4_window7_224.ms_in1k"
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_every_row_has_a_name_a_variant_and_a_source():
+    names = [row.name for row in PUBLISHED]
+    assert len(set(names)) == len(names) == 42
+    assert {row.variant for row in PUBLISHED} <= set(VARIANTS)
+    assert all(row.sources and row.data and row.classes in (0, 400, 1000, 21_841) for row in PUBLISHED)
+    called = [name for row in PUBLISHED for name in weights._names(row)]
+    assert len(set(called)) == len(called)  # no name is of two
+
+
+def test_pretrained_is_the_best_of_those_who_trained_it_first():
+    for variant in {row.variant for row in PUBLISHED}:
+        rows = [row for row in PUBLISHED if row.variant == variant]
+        first = [row for row in rows if row.tag.startswith("ms_")] or rows
+        best = max(first, key=lambda row: row.top1 or 0)
+        assert [row for row in rows if row.default] == [best]
+
+
+@pytest.mark.skipif(timm is None, reason="timm is not installed")
+def test_the_table_is_that_of_timm():
+    from timm.models import get_pretrained_cfg
+
+    for row in PUBLISHED:
+        if row.timm:
+            theirs = get_pretrained_cfg(row.timm)
+            assert (f"timm/{row.timm}", row.url, row.classes) == (theirs.hf_hub_id, theirs.url, theirs.num_classes)
+            assert (row.pixels, row.licence.lower()) == (theirs.input_size[1], theirs.license)
+            bare = row.timm.partition(".")[0]
+            assert published(bare).tag == get_pretrained_cfg(bare).tag
+    ours = {row.timm for row in PUBLISHED}
+    theirs = {name for name in timm.list_models("swin*", pretrained=True) if "_cr_" not in name}
+    assert theirs == ours - {""}
+
+
+@pytest.mark.skipif(torchvision is None, reason="torchvision is not installed")
+def test_the_table_is_that_of_torchvision():
+    models = torchvision.models
+    found = {}
+    for name in models.list_models(include=["swin*"]):
+        theirs = models.get_model_weights(name)
+        assert published(name).url == theirs.DEFAULT.url
+        for one in theirs:
+            (metrics,) = one.meta["_metrics"].values()
+            found[one.url] = metrics["acc@1"]
+    assert found == {row.url: row.top1 for row in PUBLISHED if row.tag.startswith("tv_")}
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("swin_tiny.ms_in1k", "swin_tiny.ms_in1k"),
+        ("swin_tiny_patch4_window7_224.ms_in22k", "swin_tiny.ms_in22k"),
+        ("timm/swin_tiny_patch4_window7_224.ms_in22k", "swin_tiny.ms_in22k"),
+        ("swin_base_patch4_window7_224", "swin_base.ms_in22k_ft_in1k"),
+        ("microsoft/swinv2-tiny-patch4-window8-256", "swinv2_tiny_w8.ms_in1k"),
+        ("swin_v2_b", "swinv2_base_w8.tv_in1k"),
+        ("swin3d_b", "swin3d_base.tv_k400"),
+    ],
+)
+def test_names_of_other_libraries(name, row):
+    assert published(name).name == row
+
+
+def test_what_is_no_name():
+    for name in ("swin_tiny", "swin_tiny.ms", "model.safetensors", "", "timm/", "microsoft/", "cat.jpg"):
+        assert published(name) is None
+
+
+# --- by name ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model():
+    return randomise(swindow.create("swin_tiny", **SMALL)).eval()
+
+
+@pytest.fixture
+def hub(model, tmp_path):
+    """A hub that has a small model under the name of a large one."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    swindow.save(model, folder / "model.safetensors", layout="timm")
+    hub = hubs.Hub()
+    hub.repositories[TIMM] = folder
+    with hubs.serving(hub):
+        yield hub
+
+
+@pytest.fixture
+def run_python(hub, tmp_path):
+    """Runs a script, or a command, for which ours is the hub; returns what it printed."""
+
+    def run(script, fails=False, **more):
+        environment = os.environ | {
+            "HF_ENDPOINT": hub.address,
+            "HF_HOME": str(tmp_path / "home"),
+            "TORCH_HOME": str(tmp_path / "torch"),
+            "HF_HUB_DISABLE_XET": "1",
+            **more,
+        }
+        command = [sys.executable, "-c", script] if isinstance(script, str) else [sys.executable, "-m", *script]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert bool(done.returncode) == fails, done.stderr
+        return done.stderr if fails else done.stdout
+
+    return run
+
+
+LOAD = """
+import sys, torch, swindow
+model = swindow.{call}
+print(model.load_report.source, model.card.data, model.card.licence, model.training, model.config.num_classes, sep=", ")
+torch.save(model.state_dict(), "{out}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ('load("swin_tiny.ms_in1k")', "swin_tiny.ms_in1k, ImageNet-1k, MIT, False, 3"),
+        (
+            'load("timm/swin_tiny_patch4_window7_224.ms_in1k", num_classes=0)',
+            "swin_tiny.ms_in1k, ImageNet-1k, MIT, False, 0",
+        ),
+        ('create("swin_tiny", pretrained=True)', "swin_tiny.ms_in1k, ImageNet-1k, MIT, True, 3"),
+        ('create("swin_tiny", "ms_in1k", num_classes=7, seed=3)', "swin_tiny.ms_in1k, ImageNet-1k, MIT, True, 7"),
+    ],
+)
+def test_weights_are_downloaded_once(call, said, hub, model, run_python, tmp_path):
+    out = tmp_path / "found.pt"
+    assert run_python(LOAD.format(call=call, out=out)).strip() == said
+    found = torch.load(out)
+    expected = model.state_dict()
+    same = [key for key in found if not key.startswith("head.") or said.endswith("3")]
+    assert all(torch.equal(found[key], expected[key]) for key in same)
+    assert len(same) >= len(expected) - 2
+    assert any(TIMM in path for _, path, _ in hub.requests)
+    hub.requests.clear()
+    assert run_python(LOAD.format(call=call, out=out)).strip() == said
+    assert hub.requests == []  # from the cache
+    assert run_python(LOAD.format(call=call, out=out), HF_HUB_OFFLINE="1").strip() == said
+    again = torch.load(out)
+    if "seed" in call:
+        assert all(torch.equal(again[key], found[key]) for key in found)
+
+
+def test_commands_take_names(run_python, tmp_path, shared):
+    image = tmp_path / "a.png"
+    from PIL import Image
+
+    Image.new("RGB", (80, 60), "red").save(image)
+    found = json.loads(run_python(["swindow", "predict", "swin_tiny.ms_in1k", str(image), "--json"]))
+    assert [p["class"] for p in found[0]["predictions"]] in ([["0"], ["1"], ["2"]], sorted("012"), list("012")) or found
+    out = json.loads(run_python(["swindow", "inspect", "swin_tiny_patch4_window7_224.ms_in1k", "--json"]))
+    assert out["source"] == "swin_tiny.ms_in1k"
+    settings = ["--weights", "swin_tiny.ms_in1k", "--epochs", "1", "--image-size", "32", "--device", "cpu"]
+    run_python(["swindow", "train", "digits", *settings, "--out", str(tmp_path / "run")])
+    assert swindow.load(tmp_path / "run" / "model.safetensors").config.depths == (1, 1, 1, 1)
+    failed = run_python(["swindow", "predict", "swin_tiny.ms_in2k", str(image)], fails=True)
+    assert failed.strip() == (
+        "swindow: error: unknown weights 'swin_tiny.ms_in2k' (did you mean 'swin_tiny.ms_in1k', 'swin_tiny.ms_in22k' or "
+        "'swin_tiny.tv_in1k'?); 'swindow weights' lists all"
+    )
+
+
+def test_an_interrupted_download_goes_on(hub, run_python, tmp_path):
+    path = f"/{TIMM}/resolve/{hubs.COMMIT}/model.safetensors"
+    hub.cut[path] = 20_000
+    script = 'import swindow; print(swindow.load("swin_tiny.ms_in1k").config.depths)'
+    assert "(1, 1, 1, 1)" in run_python(script)
+    assert "bytes=20000-" in [asked for _, where, asked in hub.requests if where == path]
+
+
+def test_another_file_than_the_announced_one_is_refused(hub, run_python, tmp_path):
+    hub.lies.add(f"/{TIMM}/resolve/{hubs.COMMIT}/model.safetensors")
+    script = 'import swindow; swindow.load("swin_tiny.ms_in1k")'
+    failed = run_python(script, fails=True)
+    assert "model.safetensors is not the file that the hub describes (its hash differs); it was removed" in failed
+    hub.lies.clear()
+    run_python(script)
+
+
+def test_without_a_network_the_file_and_its_place_are_named(run_python, tmp_path):
+    failed = run_python('import swindow; swindow.load("swin_small.ms_in1k")', fails=True, HF_HUB_OFFLINE="1")
+    place = tmp_path / "torch" / "hub" / "checkpoints" / "swin_small_patch4_window7_224.pth"
+    assert f"swin_small_patch4_window7_224.pth elsewhere and put it at {place}" in failed
+    assert "CheckpointError: swin_small.ms_in1k: could not be downloaded" in failed
+
+
+@pytest.fixture
+def file(model, tmp_path, monkeypatch):
+    """A file of torchvision's on a server, and the row of the table that names it."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    swindow.save(model, folder / "a.pth", layout="torchvision")
+    digits = hashlib.sha256((folder / "a.pth").read_bytes()).hexdigest()[:8]
+    hub = hubs.Hub()
+    hub.files[f"/models/swin_t-{digits}.pth"] = folder / "a.pth"
+    hub.files["/models/swin_t-00000000.pth"] = folder / "a.pth"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+    def use(digits=digits):
+        row = published("swin_t")._replace(url=f"{hub.address}/models/swin_t-{digits}.pth")
+        monkeypatch.setattr(weights, "PUBLISHED", (row,))
+        return download.place_of(row.url)
+
+    with hubs.serving(hub):
+        yield hub, use
+
+
+def test_a_file_over_http(file, model):
+    hub, use = file
+    place = use()
+    found = swindow.load("swin_tiny.tv_in1k")
+    assert place.is_file()
+    assert found.load_report.layout == "torchvision"
+    assert (found.card.data, found.card.licence) == ("ImageNet-1k", "BSD-3-Clause")
+    x = torch.randn(1, 3, 40, 50)
+    assert difference(found(x), model(x)) <= 2e-5
+    hub.requests.clear()
+    swindow.load("swin_tiny.tv_in1k")
+    assert hub.requests == []
+
+
+def test_a_file_over_http_that_was_cut_off_goes_on(file):
+    hub, use = file
+    place = use()
+    path = next(path for path in hub.files if "00000000" not in path)
+    hub.cut[path] = 30_000
+    with pytest.raises(CheckpointError, match=r"the connection ended after 30,000 of [\d,]+ bytes; try again"):
+        swindow.load("swin_tiny.tv_in1k")
+    assert not place.exists()
+    swindow.load("swin_tiny.tv_in1k")
+    assert hub.requests[-1] == ("GET", path, "bytes=30000-")
+    assert place.read_bytes() == hub.files[path].read_bytes()
+
+
+def test_a_file_with_another_hash_is_refused(file):
+    _, use = file
+    place = use("00000000")
+    with pytest.raises(
+        CheckpointError, match=r"got a file with SHA-256 \w{8}\.\.\., expected 00000000\.\.\.; it was removed"
+    ):
+        swindow.load("swin_tiny.tv_in1k")
+    assert not place.exists()
+    assert list(place.parent.iterdir()) == []
+
+
+def test_what_does_not_exist():
+    with pytest.raises(ConfigError, match="swin_nano: there are no published weights of it; there are of swin_tiny, "):
+        swindow.create("swin_nano", pretrained=True)
+    with pytest.raises(ConfigError, match=r"unknown variant 'swin_tinny' \(did you mean 'swin_tiny'"):
+        swindow.create("swin_tinny", pretrained=True)
+    with pytest.raises(ConfigError, match="pretrained: got 'in1k', expected True or, for swin_tiny, ms_in1k or"):
+        swindow.create("swin_tiny", pretrained="in1k")
+    with pytest.raises(CheckpointError, match=r"there is no such file; .* a published name \('swindow weights'"):
+        swindow.load("swin_tiny.ms_in2k")
+
+
+def test_the_command_lists_them(run):
+    code, out, _ = run("weights", "22k", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert all("22k" in name for name in found)
+    assert found["swin_base.ms_in22k_ft_in1k"]["top1"] == 85.276
+    code, out, _ = run("weights", "simmim")
+    assert "swin_base_w6_192.ms_simmim *  192" in out
+    code, _, error = run("weights", "resnet")
+    assert (code, error) == (
+        2,
+        "swindow: error: no published weights have 'resnet' in their name or data; 'swindow weights' lists all\n",
+    )
+
+
+# --- every row --------------------------------------------------------------------------------------------------------
+
+
+def zeros(module):
+    """The keys and shapes of a module, without its memory."""
+    return {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in module.state_dict().items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [row for row in PUBLISHED if row.timm], ids=lambda row: row.name)
+@pytest.mark.skipif(timm is None, reason="timm is not installed")
+def test_files_of_timm_fit(row):
+    with torch.device("meta"):
+        theirs = timm.create_model(row.timm, pretrained=False)
+    known = VARIANTS[row.variant]
+    windows = {} if "swinv2" not in row.variant else {"window_size": known["window_size"]}
+    found = swindow.load(zeros(theirs), layout="timm", config=windows)
+    assert not found.load_report.initialised
+    assert found.load_report.matched == len(found.state_dict())
+    count = sum(p.numel() for p in found.parameters())
+    assert row.classes != 1000 or count == PARAMETERS[row.variant]
+    assert sum(p.numel() for p in theirs.parameters()) == count
+    assert found.config.window_size == swindow.create(row.variant).config.window_size
