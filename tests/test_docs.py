@@ -17,7 +17,7 @@ from PIL import Image
 import swindow
 from helpers.folders import make_folder
 from helpers.peers import peer
-from swindow import cli
+from swindow import cli, weights
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -79,6 +79,12 @@ def prepared(tmp_path_factory):
     swindow.save(digits, desk / "runs" / "digits" / "model.safetensors")
     small = swindow.create("swin_tiny", embed_dim=24, num_heads=(1, 2, 4, 8)).eval()
     swindow.save(small, desk / "swin_tiny_patch4_window7_224.pth", "microsoft", input_size=224)
+    for published in ("swin_tiny.ms_in1k", "swin_base.ms_in22k_ft_in1k"):  # as if they had been downloaded
+        place = desk / "torch" / "hub" / "checkpoints" / weights.published(published).url.rpartition("/")[2]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(desk / "swin_tiny_patch4_window7_224.pth", place)
+    make_folder(desk / "imagenet" / "val", classes=("n01440764", "n02123045"))
+    shutil.copy(desk / "a.jpg", desk / "cat.jpg")
     return desk
 
 
@@ -87,6 +93,7 @@ def desk(prepared, tmp_path, monkeypatch):
     """A copy of that folder, to work in."""
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path
 
 

@@ -17,6 +17,7 @@ from .models import SwinTransformer
 from .models import create as untrained
 from .models.init import SeededInit
 from .tasks import Prediction
+from .variants import variant_config
 from .weights import PUBLISHED, default_of
 
 Model = Predictor | SwinTransformer | str | Path
@@ -26,7 +27,7 @@ Images = str | Path | Image.Image | Iterable[str | Path | Image.Image]
 def create(
     variant: str, pretrained: bool | str = False, *, seed: int | None = None, **fields: Any
 ) -> SwinTransformer | Any:
-    """Returns a model of a named variant, in training mode: untrained, initialised as published, or with published weights.
+    """Returns a model of a named variant, in training mode: untrained, or with published weights.
 
     It is a SwinTransformer; a SimMIM where ``decoder_stride`` is above 0.
 
@@ -50,6 +51,7 @@ def create(
     """
     if pretrained is False:
         return untrained(variant, seed=seed, **fields)
+    variant_config(variant)
     row = default_of(variant)
     if pretrained is not True:
         known = [other for other in PUBLISHED if other.variant == variant]

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .errors import ConfigError, nearest
-from .variants import VARIANTS, image_size
+from .errors import ConfigError
 
 OFFICIAL = "https://github.com/SwinTransformer/storage/releases/download/"
 S3 = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
@@ -39,6 +38,7 @@ class Published(NamedTuple):
         transformers: their repository below ``microsoft/`` in transformers' layout; "" where there is none.
         url: the file of those who trained them; "" where it cannot be downloaded so. Eight hexadecimal digits before
             its suffix begin its SHA-256.
+        pixels: height and width of the images that they were trained or fine-tuned on last.
         default: whether ``pretrained=True`` takes them.
     """
 
@@ -48,6 +48,7 @@ class Published(NamedTuple):
     timm: str = ""
     transformers: str = ""
     url: str = ""
+    pixels: int = 224
     default: bool = False
 
     @property
@@ -59,11 +60,6 @@ class Published(NamedTuple):
     def data(self) -> str:
         """What they were trained on."""
         return DATA[self.tag]
-
-    @property
-    def pixels(self) -> int:
-        """Height and width of the images that they were trained or fine-tuned on last."""
-        return image_size(self.variant)
 
     @property
     def classes(self) -> int:
@@ -176,6 +172,7 @@ PUBLISHED: tuple[Published, ...] = (
         84.478,
         timm="swin_base_patch4_window12_384.ms_in1k",
         url=OFFICIAL + "v1.0.0/swin_base_patch4_window12_384.pth",
+        pixels=384,
     ),
     Published(
         "swin_base_w12_384",
@@ -183,6 +180,7 @@ PUBLISHED: tuple[Published, ...] = (
         86.442,
         timm="swin_base_patch4_window12_384.ms_in22k_ft_in1k",
         url=OFFICIAL + "v1.0.0/swin_base_patch4_window12_384_22kto1k.pth",
+        pixels=384,
         default=True,
     ),
     Published(
@@ -192,6 +190,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swin_base_patch4_window12_384.ms_in22k",
         transformers="swin-base-patch4-window12-384-in22k",
         url=OFFICIAL + "v1.0.0/swin_base_patch4_window12_384_22k.pth",
+        pixels=384,
     ),
     Published(
         "swin_large",
@@ -217,6 +216,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swin_large_patch4_window12_384.ms_in22k_ft_in1k",
         transformers="swin-large-patch4-window12-384",
         url=OFFICIAL + "v1.0.0/swin_large_patch4_window12_384_22kto1k.pth",
+        pixels=384,
         default=True,
     ),
     Published(
@@ -226,6 +226,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swin_large_patch4_window12_384.ms_in22k",
         transformers="swin-large-patch4-window12-384-in22k",
         url=OFFICIAL + "v1.0.0/swin_large_patch4_window12_384_22k.pth",
+        pixels=384,
     ),
     Published(
         "swinv2_tiny_w8",
@@ -234,6 +235,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swinv2_tiny_window8_256.ms_in1k",
         transformers="swinv2-tiny-patch4-window8-256",
         url=OFFICIAL + "v2.0.0/swinv2_tiny_patch4_window8_256.pth",
+        pixels=256,
         default=True,
     ),
     Published(
@@ -243,6 +245,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swinv2_tiny_window16_256.ms_in1k",
         transformers="swinv2-tiny-patch4-window16-256",
         url=OFFICIAL + "v2.0.0/swinv2_tiny_patch4_window16_256.pth",
+        pixels=256,
         default=True,
     ),
     Published(
@@ -252,6 +255,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swinv2_small_window8_256.ms_in1k",
         transformers="swinv2-small-patch4-window8-256",
         url=OFFICIAL + "v2.0.0/swinv2_small_patch4_window8_256.pth",
+        pixels=256,
         default=True,
     ),
     Published(
@@ -261,6 +265,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swinv2_small_window16_256.ms_in1k",
         transformers="swinv2-small-patch4-window16-256",
         url=OFFICIAL + "v2.0.0/swinv2_small_patch4_window16_256.pth",
+        pixels=256,
         default=True,
     ),
     Published(
@@ -270,6 +275,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swinv2_base_window8_256.ms_in1k",
         transformers="swinv2-base-patch4-window8-256",
         url=OFFICIAL + "v2.0.0/swinv2_base_patch4_window8_256.pth",
+        pixels=256,
         default=True,
     ),
     Published(
@@ -279,6 +285,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swinv2_base_window16_256.ms_in1k",
         transformers="swinv2-base-patch4-window16-256",
         url=OFFICIAL + "v2.0.0/swinv2_base_patch4_window16_256.pth",
+        pixels=256,
         default=True,
     ),
     Published(
@@ -288,6 +295,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swinv2_base_window12_192.ms_in22k",
         transformers="swinv2-base-patch4-window12-192-22k",
         url=OFFICIAL + "v2.0.0/swinv2_base_patch4_window12_192_22k.pth",
+        pixels=192,
         default=True,
     ),
     Published(
@@ -297,6 +305,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swinv2_large_window12_192.ms_in22k",
         transformers="swinv2-large-patch4-window12-192-22k",
         url=OFFICIAL + "v2.0.0/swinv2_large_patch4_window12_192_22k.pth",
+        pixels=192,
         default=True,
     ),
     Published(
@@ -306,6 +315,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swinv2_base_window12to16_192to256.ms_in22k_ft_in1k",
         transformers="swinv2-base-patch4-window12to16-192to256-22kto1k-ft",
         url=OFFICIAL + "v2.0.0/swinv2_base_patch4_window12to16_192to256_22kto1k_ft.pth",
+        pixels=256,
         default=True,
     ),
     Published(
@@ -315,6 +325,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swinv2_base_window12to24_192to384.ms_in22k_ft_in1k",
         transformers="swinv2-base-patch4-window12to24-192to384-22kto1k-ft",
         url=OFFICIAL + "v2.0.0/swinv2_base_patch4_window12to24_192to384_22kto1k_ft.pth",
+        pixels=384,
         default=True,
     ),
     Published(
@@ -324,6 +335,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swinv2_large_window12to16_192to256.ms_in22k_ft_in1k",
         transformers="swinv2-large-patch4-window12to16-192to256-22kto1k-ft",
         url=OFFICIAL + "v2.0.0/swinv2_large_patch4_window12to16_192to256_22kto1k_ft.pth",
+        pixels=256,
         default=True,
     ),
     Published(
@@ -333,6 +345,7 @@ PUBLISHED: tuple[Published, ...] = (
         timm="swinv2_large_window12to24_192to384.ms_in22k_ft_in1k",
         transformers="swinv2-large-patch4-window12to24-192to384-22kto1k-ft",
         url=OFFICIAL + "v2.0.0/swinv2_large_patch4_window12to24_192to384_22kto1k_ft.pth",
+        pixels=384,
         default=True,
     ),
     Published(
@@ -344,13 +357,15 @@ PUBLISHED: tuple[Published, ...] = (
     Published(
         "swin_s3_base", "ms_in1k", 83.92, timm="swin_s3_base_224.ms_in1k", url=S3 + "s3_b-a1e95db4.pth", default=True
     ),
-    Published("swin_base_w6_192", "ms_simmim", None, transformers="swin-base-simmim-window6-192", default=True),
+    Published(
+        "swin_base_w6_192", "ms_simmim", None, transformers="swin-base-simmim-window6-192", pixels=192, default=True
+    ),
     Published("swin_tiny", "tv_in1k", 81.474, url=TORCHVISION + "swin_t-704ceda3.pth"),
     Published("swin_small", "tv_in1k", 83.196, url=TORCHVISION + "swin_s-5e29d889.pth"),
     Published("swin_base", "tv_in1k", 83.582, url=TORCHVISION + "swin_b-68c6b09e.pth"),
-    Published("swinv2_tiny_w8", "tv_in1k", 82.072, url=TORCHVISION + "swin_v2_t-b137f0e2.pth"),
-    Published("swinv2_small_w8", "tv_in1k", 83.712, url=TORCHVISION + "swin_v2_s-637d8ceb.pth"),
-    Published("swinv2_base_w8", "tv_in1k", 84.112, url=TORCHVISION + "swin_v2_b-781e5279.pth"),
+    Published("swinv2_tiny_w8", "tv_in1k", 82.072, url=TORCHVISION + "swin_v2_t-b137f0e2.pth", pixels=256),
+    Published("swinv2_small_w8", "tv_in1k", 83.712, url=TORCHVISION + "swin_v2_s-637d8ceb.pth", pixels=256),
+    Published("swinv2_base_w8", "tv_in1k", 84.112, url=TORCHVISION + "swin_v2_b-781e5279.pth", pixels=256),
     Published("swin3d_tiny", "tv_k400", 77.715, url=TORCHVISION + "swin3d_t-7615ae03.pth", default=True),
     Published("swin3d_small", "tv_k400", 79.521, url=TORCHVISION + "swin3d_s-da41c237.pth", default=True),
     Published("swin3d_base", "tv_k400", 79.427, url=TORCHVISION + "swin3d_b_1k-24f7c7c6.pth"),
@@ -377,7 +392,7 @@ def default_of(variant: str) -> Published:
     """Returns the weights that ``pretrained=True`` takes for a variant.
 
     Raises:
-        ConfigError: there are no published weights of that variant, or no such variant.
+        ConfigError: there are no published weights of that variant.
 
     Example:
         >>> default_of("swin_small").name
@@ -386,8 +401,6 @@ def default_of(variant: str) -> Published:
     for row in PUBLISHED:
         if row.variant == variant and row.default:
             return row
-    if variant not in VARIANTS:
-        raise ConfigError(f"unknown variant {variant!r}{nearest(variant, VARIANTS)}; 'swindow variants' lists all")
     known = ", ".join(dict.fromkeys(row.variant for row in PUBLISHED))
     raise ConfigError(f"{variant}: there are no published weights of it; there are of {known}")
 

@@ -125,7 +125,7 @@ def place_of(url: str) -> Path:
 
 def _download(url: str, part: Path) -> int | None:
     """Writes a file, from where an earlier try ended; returns how many bytes it should have, if the server says so."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     there = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
@@ -142,7 +142,7 @@ def _download(url: str, part: Path) -> int | None:
         total = None if length is None else there + int(length)
         with (
             part.open("ab" if there else "wb") as file,
-            tqdm(total=total, initial=there, unit="B", unit_scale=True, desc=part.stem) as bar,
+            tqdm(total=total, initial=there, unit="B", unit_scale=True, desc=part.stem) as bar,  # type: ignore[no-untyped-call]
         ):
             while block := answer.read(BLOCK):
                 file.write(block)

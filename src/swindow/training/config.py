@@ -21,8 +21,8 @@ class TrainConfig:
 
     Attributes:
         variant: the model to train, one of those that 'swindow variants' lists; by default one that suits the data.
-        weights: a checkpoint to start from; it decides the architecture too. By default the weights
-            are random.
+        weights: a checkpoint to start from, or the name of published weights; it decides the architecture too. By
+            default the weights are random.
         out: the folder for everything that the run writes. If a run was stopped there, it goes on.
         epochs: passes over the training images.
         batch_size: images per step of the optimizer, in all processes and all accumulated parts together.
