@@ -117,7 +117,7 @@ def test_the_help_lists_every_command_as_its_own_help_begins(run):
         assert summary in run(name, "--help")[1]
     folder = Path(cli.__file__).parent
     assert {path.stem for path in folder.glob("*.py")} == {"__init__", "shared", *summaries()}
-    assert output.count("\n  swindow ") == 3
+    assert output.count("\n  swindow ") == len(cli.EXAMPLES)
     for group in cli.COMMANDS:
         assert f"\n{group}\n" in output
 
