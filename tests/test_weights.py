@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -69,6 +70,9 @@ def test_the_table_is_that_of_torchvision():
         for one in theirs:
             (metrics,) = one.meta["_metrics"].values()
             found[one.url] = metrics["acc@1"]
+            row = next(row for row in PUBLISHED if row.url == one.url)
+            short = one.transforms.keywords["resize_size"]
+            assert "3d" in name or (row.resize or (260 if "_v2_" in name else 232)) == short
     assert found == {row.url: row.top1 for row in PUBLISHED if row.tag.startswith("tv_")}
 
 
@@ -107,6 +111,8 @@ def hub(model, tmp_path):
     folder = tmp_path / "repository"
     folder.mkdir()
     swindow.save(model, folder / "model.safetensors", layout="timm")
+    for name in ("README.md", ".gitattributes", "pytorch_model.bin"):  # as there, and not wanted
+        (folder / name).write_text("more")
     hub = hubs.Hub()
     hub.repositories[TIMM] = folder
     with hubs.serving(hub):
@@ -118,19 +124,21 @@ def run_python(hub, tmp_path):
     """Runs a script, or a command, for which ours is the hub; returns what it printed."""
 
     def run(script, fails=False, **more):
-        environment = os.environ | {
-            "HF_ENDPOINT": hub.address,
-            "HF_HOME": str(tmp_path / "home"),
-            "TORCH_HOME": str(tmp_path / "torch"),
-            "HF_HUB_DISABLE_XET": "1",
-            **more,
-        }
+        environment = of_its_own(hub, tmp_path) | more
         command = [sys.executable, "-c", script] if isinstance(script, str) else [sys.executable, "-m", *script]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert bool(done.returncode) == fails, done.stderr
         return done.stderr if fails else done.stdout
 
     return run
+
+
+def of_its_own(hub, folder):
+    """The environment of a process that sees this hub and no cache or proxy of the machine."""
+    ours = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH_HOME")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours) and not k.lower().endswith("_proxy")}
+    caches = {"HF_HOME": str(folder / "home"), "TORCH_HOME": str(folder / "torch")}
+    return kept | caches | {"HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1"}
 
 
 LOAD = """
@@ -186,6 +194,8 @@ def test_commands_take_names(run_python, tmp_path):
         "swindow: error: unknown weights 'swin_tiny.ms_in2k' (did you mean 'swin_tiny.ms_in22k' or "
     )
     assert failed.strip().endswith("; 'swindow weights' lists all")
+    failed = run_python(["swindow", "predict", "swin_tiny.pth", str(image)], fails=True)
+    assert failed.startswith("swindow: error: swin_tiny.pth: there is no such file")
 
 
 @pytest.mark.slow
@@ -273,7 +283,84 @@ def test_a_file_with_another_hash_is_refused(file):
     ):
         swindow.load("swin_tiny.tv_in1k")
     assert not place.exists()
-    assert list(place.parent.iterdir()) == []
+    assert [file.suffix for file in place.parent.iterdir()] == [".lock"]
+
+
+def test_one_of_two_threads_downloads(file):
+    hub, use = file
+    use()
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: swindow.load("swin_tiny.tv_in1k"), range(2)))
+    assert len([path for method, path, _ in hub.requests if method == "GET"]) == 1
+    assert all(torch.equal(a, b) for a, b in zip(found[0].parameters(), found[1].parameters(), strict=True))
+
+
+@pytest.mark.parametrize("left", ["longer", "as long"])
+def test_what_an_earlier_try_left_is_completed_or_replaced(file, left):
+    hub, use = file
+    place = use()
+    path = next(path for path in hub.files if "00000000" not in path)
+    whole = hub.files[path].read_bytes()
+    place.parent.mkdir(parents=True)
+    place.with_name(f"{place.name}.part").write_bytes(whole if left == "as long" else whole + b"more")
+    swindow.load("swin_tiny.tv_in1k")
+    assert place.read_bytes() == whole
+
+
+def test_what_cannot_be_verified_is_refused(file, monkeypatch):
+    hub, use = file
+    place = use()
+    path = next(path for path in hub.files if "00000000" not in path)
+    hub.silent.add(path)
+    swindow.load("swin_tiny.tv_in1k")  # by its hash
+    place.unlink()
+    monkeypatch.setattr(download, "hash_of", lambda url: "")
+    with pytest.raises(
+        CheckpointError, match="the server does not say how long the file is, so that it cannot be verif"
+    ):
+        swindow.load("swin_tiny.tv_in1k")
+    assert not place.exists()
+
+
+def test_the_next_source_is_tried(hub, model, run_python, tmp_path):
+    """timm's repository is absent, and that of transformers is there."""
+    folder = tmp_path / "other"
+    swindow.save(model, folder, layout="transformers", input_size=224)
+    hub.repositories = {"microsoft/swin-tiny-patch4-window7-224": folder}
+    out = tmp_path / "found.pt"
+    assert "swin_tiny.ms_in1k, ImageNet-1k" in run_python(LOAD.format(call='load("swin_tiny.ms_in1k")', out=out))
+    assert any("/microsoft/" in path for _, path, _ in hub.requests)
+    hub.repositories["org/empty"] = tmp_path / "without"
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "config.json").write_text("{}")
+    again = 'import swindow; swindow.load("hf://org/empty")'
+    assert "holds no weights (*.safetensors or *.bin)" in run_python(again, fails=True)
+
+
+def test_windows_of_swinv2_are_known_by_the_name(hub, run_python, tmp_path):
+    """timm's library keeps the tensors alone in the cache, and no tensor tells these windows."""
+    fields = {"num_classes": 3, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "embed_dim": 16}
+    model = randomise(swindow.create("swinv2_tiny_w16", **fields))
+    folder = tmp_path / "v2"
+    folder.mkdir()
+    swindow.save(model, folder / "model.safetensors", layout="timm")
+    hub.repositories = {"timm/swinv2_tiny_window16_256.ms_in1k": folder}
+    found = run_python('import swindow; print(swindow.load("swinv2_tiny_w16.ms_in1k").config.window_size)')
+    assert found.strip() == "((16, 16), (16, 16), (16, 16), (8, 8))"
+
+
+@pytest.mark.parametrize("stops", ["at once", "in the middle"])
+def test_a_network_that_fails_is_an_error_of_ours(stops, run_python, hub):
+    address = "http://127.0.0.1:9" if stops == "at once" else hub.address
+    if stops == "in the middle":
+        hub.find = lambda path: 1 / 0  # the connection is closed without an answer
+    script = 'import swindow; swindow.load("swin_s3_tiny.ms_in1k")'
+    failed = run_python(script, fails=True, HF_ENDPOINT=address, HTTPS_PROXY="http://127.0.0.1:9")
+    assert (
+        failed.strip()
+        .splitlines()[-1]
+        .startswith("swindow.errors.CheckpointError: swin_s3_tiny.ms_in1k: could not be downloaded (hf://timm/")
+    )
 
 
 def test_what_does_not_exist():
@@ -283,7 +370,9 @@ def test_what_does_not_exist():
         swindow.create("swin_tinny", pretrained=True)
     with pytest.raises(ConfigError, match="pretrained: got 'in1k', expected True or, for swin_tiny, ms_in1k or"):
         swindow.create("swin_tiny", pretrained="in1k")
-    with pytest.raises(CheckpointError, match=r"there is no such file; .* a published name \('swindow weights'"):
+    with pytest.raises(
+        CheckpointError, match=r"no such file \(did you mean 'swin_tiny\.ms_in22k' or .*\('swindow weights'"
+    ):
         swindow.load("swin_tiny.ms_in2k")
 
 
@@ -390,8 +479,9 @@ def test_downloaded_weights_give_the_logits_of_their_library(name, library, tmp_
             found = swindow.load(name)
         if library == "timm":
             script = f"import swindow; swindow.save(swindow.load({name!r}), {str(tmp_path / 'ours.safetensors')!r})"
-            here = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-            subprocess.run([sys.executable, "-c", script], env=os.environ | here, check=True, capture_output=True)
+            subprocess.run(
+                [sys.executable, "-c", script], env=of_its_own(hub, tmp_path), check=True, capture_output=True
+            )
             found = swindow.load(tmp_path / "ours.safetensors")
     assert difference(found(x), theirs(x)) <= 2e-5
 

@@ -51,7 +51,7 @@ def create(
     """
     if pretrained is False:
         return untrained(variant, seed=seed, **fields)
-    variant_config(variant)
+    fields = {"drop_path_rate": variant_config(variant).drop_path_rate, **fields}
     row = default_of(variant)
     if pretrained is not True:
         known = [other for other in PUBLISHED if other.variant == variant]

@@ -38,6 +38,8 @@ class Published(NamedTuple):
         transformers: their repository below ``microsoft/`` in transformers' layout; "" where there is none.
         url: the file of those who trained them; "" where it cannot be downloaded so. Eight hexadecimal digits before
             its suffix begin its SHA-256.
+        resize: pixels of the short side before the middle is cut out, where it is not what the library's other
+            weights have; 0: as those.
         pixels: height and width of the images that they were trained or fine-tuned on last.
         default: whether ``pretrained=True`` takes them.
     """
@@ -49,6 +51,7 @@ class Published(NamedTuple):
     transformers: str = ""
     url: str = ""
     pixels: int = 224
+    resize: int = 0
     default: bool = False
 
     @property
@@ -361,11 +364,11 @@ PUBLISHED: tuple[Published, ...] = (
         "swin_base_w6_192", "ms_simmim", None, transformers="swin-base-simmim-window6-192", pixels=192, default=True
     ),
     Published("swin_tiny", "tv_in1k", 81.474, url=TORCHVISION + "swin_t-704ceda3.pth"),
-    Published("swin_small", "tv_in1k", 83.196, url=TORCHVISION + "swin_s-5e29d889.pth"),
-    Published("swin_base", "tv_in1k", 83.582, url=TORCHVISION + "swin_b-68c6b09e.pth"),
+    Published("swin_small", "tv_in1k", 83.196, url=TORCHVISION + "swin_s-5e29d889.pth", resize=246),
+    Published("swin_base", "tv_in1k", 83.582, url=TORCHVISION + "swin_b-68c6b09e.pth", resize=238),
     Published("swinv2_tiny_w8", "tv_in1k", 82.072, url=TORCHVISION + "swin_v2_t-b137f0e2.pth", pixels=256),
     Published("swinv2_small_w8", "tv_in1k", 83.712, url=TORCHVISION + "swin_v2_s-637d8ceb.pth", pixels=256),
-    Published("swinv2_base_w8", "tv_in1k", 84.112, url=TORCHVISION + "swin_v2_b-781e5279.pth", pixels=256),
+    Published("swinv2_base_w8", "tv_in1k", 84.112, url=TORCHVISION + "swin_v2_b-781e5279.pth", pixels=256, resize=272),
     Published("swin3d_tiny", "tv_k400", 77.715, url=TORCHVISION + "swin3d_t-7615ae03.pth", default=True),
     Published("swin3d_small", "tv_k400", 79.521, url=TORCHVISION + "swin3d_s-da41c237.pth", default=True),
     Published("swin3d_base", "tv_k400", 79.427, url=TORCHVISION + "swin3d_b_1k-24f7c7c6.pth"),
@@ -384,8 +387,7 @@ def published(name: str) -> Published | None:
         >>> published("swin_t").name
         'swin_tiny.tv_in1k'
     """
-    plain = name.removeprefix("hf://") if name.count("/") == 3 else name
-    return next((row for row in PUBLISHED if plain in _names(row)), None)
+    return next((row for row in PUBLISHED if name in _names(row)), None)
 
 
 def default_of(variant: str) -> Published:

@@ -24,6 +24,7 @@ class Hub:
         requests: method, path and range of everything that was asked for.
         cut: paths that are cut off after so many bytes, once each.
         lies: paths of a repository whose announced hash is not theirs.
+        silent: paths for which no length is given.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class Hub:
         self.requests: list[tuple[str, str, str | None]] = []
         self.cut: dict[str, int] = {}
         self.lies: set[str] = set()
+        self.silent: set[str] = set()
 
     def find(self, path: str) -> tuple[Path, dict[str, str]] | dict | list | None:
         """A file and its headers, a JSON answer, or None."""
@@ -107,7 +109,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 if asked and body:
                     start = int(asked.removeprefix("bytes=").partition("-")[0])
                     if start >= len(data):
-                        self.send(416, b"", {}, body)
+                        self.send(416, b"", {"Content-Range": f"bytes */{len(data)}"}, body)
                         return
                     headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
                     data, status = data[start:], 206
@@ -119,7 +121,10 @@ def serving(hub: Hub) -> Iterator[Hub]:
             self.send_response(status)
             for key, value in headers.items():
                 self.send_header(key, value)
-            self.send_header("Content-Length", str(len(data)))
+            if unquote(urlparse(self.path).path) in hub.silent:
+                self.close_connection = True
+            else:
+                self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             if body:
                 self.wfile.write(data if cut is None else data[:cut])

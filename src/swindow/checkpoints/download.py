@@ -7,6 +7,7 @@ timm look too. ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and the usual v
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import re
 import urllib.error
@@ -42,7 +43,7 @@ def fetch(row: Published) -> Path:
     problems = []
     for source in row.sources:
         try:
-            return from_hub(source) if source.startswith(HUB) else from_url(source)
+            return from_hub(source, verify=True) if source.startswith(HUB) else from_url(source)
         except CheckpointError as error:
             problems.append(str(error))
     advice = f"download {row.url} elsewhere and put it at {place_of(row.url)}" if row.url else "try again later"
@@ -50,62 +51,80 @@ def fetch(row: Published) -> Path:
 
 
 def cached(source: str) -> Path | None:
-    """Returns where a source lies on this machine; None: it does not."""
+    """Returns where a source lies on this machine; None: it does not, or not as a whole."""
     if not source.startswith(HUB):
         return place_of(source) if place_of(source).is_file() else None
     from huggingface_hub import errors, snapshot_download
 
-    try:
-        folder = Path(snapshot_download(source[len(HUB) :], local_files_only=True))
-    except errors.LocalEntryNotFoundError:
-        return None
-    return folder if any(found for kind in KINDS for found in folder.glob(kind)) else None
+    for kind in KINDS:
+        try:
+            folder = Path(snapshot_download(source[len(HUB) :], allow_patterns=_files(kind), local_files_only=True))
+        except errors.LocalEntryNotFoundError:
+            continue
+        if _weights(folder):
+            return folder
+    return None
 
 
-def from_hub(address: str) -> Path:
+def from_hub(address: str, verify: bool = False) -> Path:
     """Returns the folder of ``hf://org/name[@revision]``, downloaded where its newest version is not in the cache.
 
+    Args:
+        address: of a repository.
+        verify: whether to compare the files with the hashes that the hub gives; else their sizes are.
+
     Raises:
-        CheckpointError: it cannot be had, or a file is not the one that the hub describes.
+        CheckpointError: it cannot be had, it has no weights, or a file is not the one that the hub describes.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
     name, _, revision = address[len(HUB) :].partition("@")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) is None:
         raise CheckpointError(f"{address}: expected {HUB}organisation/name or {HUB}organisation/name@revision")
-    had = set(_weights(cached(f"{HUB}{name}"))) if not revision else None
     try:
         for kind in KINDS:
-            patterns = [*BESIDE, kind, f"{kind}.index.json"]
-            folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
-            if any(folder.glob(kind)):
+            folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=_files(kind)))
+            if _weights(folder):
                 break
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError, OSError) as error:
+        else:
+            raise CheckpointError(f"{address}: holds no weights ({' or '.join(KINDS)})")
+        for file in _weights(folder) if verify else ():
+            _verify(address, name, file)
+    except _failures() as error:
         raise CheckpointError(f"{address}: could not be had from the hub or its cache ({_first(error)})") from error
-    for file in _weights(folder):
-        if had is not None and file not in had:
-            _check_blob(address, file)
     return folder
 
 
 def from_url(url: str) -> Path:
-    """Returns where a file lies after it was downloaded.
+    """Returns where a file lies after it was downloaded. Of several processes one downloads it.
 
     Raises:
         CheckpointError: it cannot be had, or its hash or its size are not what was published.
     """
+    from filelock import FileLock
     from huggingface_hub import constants
 
     place = place_of(url)
     if constants.HF_HUB_OFFLINE:
         raise CheckpointError(f"{url}: HF_HUB_OFFLINE is set")
-    part = place.with_name(f"{place.name}.part")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        total = _download(url, part)
-    except (OSError, urllib.error.URLError, ValueError) as error:
+        with FileLock(place.with_name(f"{place.name}.lock")):
+            if not place.is_file():
+                _get(url, place)
+    except _failures() as error:
         raise CheckpointError(f"{url}: could not be downloaded ({_first(error)})") from error
-    size, expected = part.stat().st_size, hash_of(url)
+    return place
+
+
+def _get(url: str, place: Path) -> None:
+    """Downloads a file and puts it into its place when it is whole and verified."""
+    part, expected = place.with_name(f"{place.name}.part"), hash_of(url)
+    total = _download(url, part)
+    size = part.stat().st_size
+    if total is None and not expected:
+        part.unlink()
+        raise CheckpointError(f"{url}: the server does not say how long the file is, so that it cannot be verified")
     if total is not None and size != total:
         raise CheckpointError(
             f"{url}: the connection ended after {size:,} of {total:,} bytes; try again, it goes on there"
@@ -115,7 +134,6 @@ def from_url(url: str) -> Path:
         part.unlink()
         raise CheckpointError(f"{url}: got a file with SHA-256 {found[:8]}..., expected {expected}...; it was removed")
     os.replace(part, place)
-    return place
 
 
 def place_of(url: str) -> Path:
@@ -132,17 +150,20 @@ def _download(url: str, part: Path) -> int | None:
     try:
         answer: Any = urllib.request.urlopen(request, timeout=30)
     except urllib.error.HTTPError as error:
-        if error.code != 416 or not there:  # nothing is left to send
+        if error.code != 416 or not there:
             raise
-        return there
+        if error.headers.get("Content-Range") == f"bytes */{there}":  # nothing is left to send
+            return there
+        part.unlink()  # of another file
+        return _download(url, part)
     with answer:
-        if answer.status != 206:  # the server sends the whole
-            there = 0
+        if there and not str(answer.headers.get("Content-Range")).startswith(f"bytes {there}-"):
+            there = 0  # the server sends the whole
         length = answer.headers.get("Content-Length")
         total = None if length is None else there + int(length)
         with (
             part.open("ab" if there else "wb") as file,
-            tqdm(total=total, initial=there, unit="B", unit_scale=True, desc=part.stem) as bar,  # type: ignore[no-untyped-call]
+            tqdm(total=total, initial=there, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,  # type: ignore[no-untyped-call]
         ):
             while block := answer.read(BLOCK):
                 file.write(block)
@@ -150,20 +171,42 @@ def _download(url: str, part: Path) -> int | None:
     return total
 
 
-def _weights(folder: Path | None) -> list[Path]:
+def _files(kind: str) -> list[str]:
+    """What is wanted of a repository, with weights of one kind."""
+    return [*BESIDE, kind, f"{kind}.index.json"]
+
+
+def _weights(folder: Path) -> list[Path]:
     """The files of weights of a folder."""
-    return [] if folder is None else [file for kind in KINDS for file in folder.glob(kind)]
+    return [file for kind in KINDS for file in sorted(folder.glob(kind))]
 
 
-def _check_blob(address: str, file: Path) -> None:
-    """Raises CheckpointError where a file is not that whose SHA-256 the hub gave, by which it calls large files."""
-    blob = file.resolve()
-    if re.fullmatch("[0-9a-f]{64}", blob.name) and _sha256(blob) != blob.name:
+def _verify(address: str, repository: str, file: Path) -> None:
+    """Raises CheckpointError where a file does not have the SHA-256 that the hub gives it as a name."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    if file.is_symlink():  # to the file of that name
+        blob = file.parent / os.readlink(file)
+        expected = blob.name
+    else:
+        blob, expected = file, get_hf_file_metadata(hf_hub_url(repository, file.name)).etag or ""
+    if re.fullmatch("[0-9a-f]{64}", expected) and _sha256(file) != expected:
         blob.unlink()
         file.unlink(missing_ok=True)
         raise CheckpointError(
             f"{address}: {file.name} is not the file that the hub describes (its hash differs); it was removed"
         )
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """What networks, disks and the hub's library raise, that of the HTTP library under it too."""
+    from huggingface_hub import errors
+
+    below = [
+        kind for kind in errors.HfHubHTTPError.__mro__ if kind.__module__.split(".")[0].startswith(("httpx", "req"))
+    ]
+    known = (errors.LocalEntryNotFoundError, errors.HFValidationError)
+    return (OSError, ValueError, http.client.HTTPException, errors.HfHubHTTPError, *known, *below)
 
 
 def _sha256(path: Path) -> str:

@@ -19,7 +19,8 @@ from ..models import SwinTransformer
 from ..models.init import SkipInit, linear
 from ..models.meta import meta_model
 from ..sizes import image_size
-from ..variants import variant_of
+from ..variants import VARIANTS, variant_config, variant_of
+from ..weights import Published
 from .architecture import Architecture, architecture, settle
 from .checks import check_fits
 from .layouts import OWN
@@ -99,12 +100,26 @@ def load(
     known = {**(config.to_dict() if isinstance(config, SwinConfig) else config or {}), **fields}
     wanted = Wanted(known, layout, num_classes, in_chans, window_size, input_size, table_resize, dtype)
     found = open_source(source)
+    row = found.published
+    if row is not None and VARIANTS[row.variant].get("similarity") == "cosine":  # no tensor tells these windows
+        meant = variant_config(row.variant)
+        windows = {"window_size": meant.window_size, "pretrained_window_size": meant.pretrained_window_size}
+        wanted = dataclasses.replace(wanted, config={**windows, **wanted.config})
     about = hints(found.neighbours)
     about.certain = found.whole_folder
     model = load_tensors(found, about, wanted)
-    row = found.published
-    if row is not None:
-        model.card = (model.card or ModelCard()).replace(data=row.data, licence=row.licence)
+    return model if row is None else _named(model, row)
+
+
+def _named(model: SwinTransformer | Any, row: Published) -> SwinTransformer | Any:
+    """A model of published weights, with what the table knows of them on its card."""
+    card = (model.card or ModelCard()).replace(data=row.data, licence=row.licence)
+    if row.resize and card.preprocess is not None:
+        how = dataclasses.replace(card.preprocess, crop_fraction=row.pixels / row.resize)
+        card = card.replace(preprocess=how)
+    model.card = card
+    for known in ("class_names", "preprocess"):  # by the name of the weights, not assumed
+        model.load_report.assumed.pop(known, None)
     return model
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError
-from ..weights import Published, published
+from ..errors import CheckpointError, nearest
+from ..weights import PUBLISHED, Published, published
 from .download import BESIDE, HUB, fetch, from_hub
 from .files import reason
 from .unpickle import torch_load
@@ -76,9 +76,10 @@ def open_source(source: str | Path | Mapping[str, Any]) -> Source:
     if not there:
         row = published(str(source))
         if row is None:
+            near = nearest(str(source), [row.name for row in PUBLISHED]) if path.suffix[1:3] in ("ms", "tv") else ""
             raise CheckpointError(
-                f"{path}: there is no such file; expected a file of weights, a folder with config.json, or a published "
-                "name ('swindow weights' lists them)"
+                f"{path}: there is no such file{near}; expected a file of weights, a folder with config.json, or a "
+                "published name ('swindow weights' lists them)"
             )
         path = fetch(row)
         found = _folder(path) if path.is_dir() else _file(path)

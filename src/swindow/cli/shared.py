@@ -168,7 +168,7 @@ def checked_name(checkpoint: str) -> None:
     variant, _, tag = checkpoint.partition(".")
     if not tag:
         variants_.variant_config(checkpoint)
-    elif variant in variants_.VARIANTS and not Path(checkpoint).suffix[1:].isdigit():
+    elif variant in variants_.VARIANTS and tag.startswith(("ms_", "tv_")):
         names = [row.name for row in weights_.PUBLISHED]
         raise ConfigError(f"unknown weights {checkpoint!r}{nearest(checkpoint, names)}; 'swindow weights' lists all")
 

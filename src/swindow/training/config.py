@@ -58,7 +58,7 @@ class TrainConfig:
     """
 
     variant: str | None = None
-    weights: Path | None = None
+    weights: str | Path | None = None
     out: Path = Path("runs/train")
     epochs: int = 30
     batch_size: int = 32
@@ -86,7 +86,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
         if self.weights is not None:
-            object.__setattr__(self, "weights", Path(self.weights))
+            object.__setattr__(self, "weights", str(self.weights))  # a path, or a name, in which slashes mean more
         if self.variant is not None and self.weights is not None:
             raise ConfigError("got both variant and weights; a checkpoint brings its own architecture, so give one")
         for field in ("epochs", "batch_size", "accumulate", "image_size"):
