@@ -198,12 +198,15 @@ def _verify(address: str, repository: str, file: Path) -> None:
         )
 
 
-def _failures() -> tuple[type[BaseException], ...]:
+def _failures() -> tuple[type[Exception], ...]:
     """What networks, disks and the hub's library raise, that of the HTTP library under it too."""
     from huggingface_hub import errors
 
+    libraries = ("httpx", "requests")
     below = [
-        kind for kind in errors.HfHubHTTPError.__mro__ if kind.__module__.split(".")[0].startswith(("httpx", "req"))
+        kind
+        for kind in errors.HfHubHTTPError.__mro__
+        if kind.__module__.startswith(libraries) and issubclass(kind, Exception)
     ]
     known = (errors.LocalEntryNotFoundError, errors.HFValidationError)
     return (OSError, ValueError, http.client.HTTPException, errors.HfHubHTTPError, *known, *below)
