@@ -3,7 +3,7 @@
     PYTHONPATH=src python benchmarks/gpu.py --part proof --part tiles --part speed --part profile [--out DIR]
 
 Needs an NVIDIA GPU with Triton; ``--device cpu --quick`` only shows that the script works (with TRITON_INTERPRET=1 the
-kernel itself runs too). Every part writes PART.json as it goes, and PART.md, to ``--out``, by default
+kernel itself runs too). Every part writes PART.json and PART.md to ``--out`` as it goes, by default
 benchmarks/results/gpu/ (``tiles`` only the first, ``profile`` only the second). A part that was stopped goes on where
 it stopped, on the same device and commit; ``--fresh`` starts it again. What was found is printed last, in short.
 
@@ -51,17 +51,9 @@ def main() -> None:
     ends = []
     for name in chosen.part:
         part = importlib.import_module(f"gpu_{name}")
-        run = Run(name, part.LIMIT, chosen)
+        run = Run(name, part.LIMIT, chosen, part.page, KEPT.get(name, ("json", "md")))
         part.run_part(run)
-        kept = KEPT.get(name, ("json", "md"))
-        if "json" in kept:
-            run.write()
-        else:
-            run.file.unlink(missing_ok=True)
-        if "md" in kept:
-            about = [f"- {key}: {value}" for key, value in run.about.items()]
-            lines = [f"# {name.capitalize()} on a GPU", "", *part.page(run.cases), "", *about]
-            (chosen.out / f"{name}.md").write_text("\n".join(lines) + "\n")
+        run.write()
         ends += [f"[{name}] {time.monotonic() - run.started:.0f} s of {part.LIMIT}", *part.summary(run.cases)]
     print("\n".join(ends))
 

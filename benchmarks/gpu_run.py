@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,19 @@ class Run:
         part: its name.
         limit: seconds that it may take.
         chosen: the command line, see gpu.py.
+        page: makes the lines of its page of its cases.
+        kept: the files that it writes, by suffix.
     """
 
-    def __init__(self, part: str, limit: float, chosen: Any) -> None:
-        self.part, self.limit, self.chosen = part, limit, chosen
+    def __init__(
+        self,
+        part: str,
+        limit: float,
+        chosen: Any,
+        page: Callable[[dict[str, Any]], Iterable[str]],
+        kept: tuple[str, ...] = ("json", "md"),
+    ) -> None:
+        self.part, self.limit, self.chosen, self.page, self.kept_files = part, limit, chosen, page, kept
         self.device, self.quick, self.jobs, self.out = chosen.device, chosen.quick, chosen.jobs, chosen.out
         self.started, self.file = time.monotonic(), chosen.out / f"{part}.json"
         self.about = about(part, self.device)
@@ -66,7 +75,12 @@ class Run:
             print(f"[{self.part} {time.monotonic() - self.started:.0f} s] {name}: {str(case)[:300]}", flush=True)
 
     def write(self) -> None:
-        self.file.write_text(json.dumps({"about": self.about, "cases": self.cases}, indent=1, default=str) + "\n")
+        if "json" in self.kept_files:
+            self.file.write_text(json.dumps({"about": self.about, "cases": self.cases}, indent=1, default=str) + "\n")
+        if "md" in self.kept_files:
+            about = [f"- {key}: {value}" for key, value in self.about.items()]
+            lines = [f"# {self.part.capitalize()} on a GPU", "", *self.page(self.cases), "", *about]
+            self.file.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
 def about(part: str, device: str) -> dict[str, Any]:

@@ -164,14 +164,15 @@ def test_cases_of_every_kind_have_a_place_on_the_page(part):
 def test_results_of_another_device_or_commit_are_not_continued(part, tmp_path):
     run = part("run")
     chosen = types.SimpleNamespace(device="cpu", quick=True, jobs=1, out=tmp_path, fresh=False, busy=None)
-    first = run.Run("speed", 60, chosen)
+    first = run.Run("speed", 60, chosen, list)
     first.add("a", {"seconds": [1]})
     first.add("b", {"failure": "no time left"})
-    assert run.Run("speed", 60, chosen).cases == {"a": {"seconds": [1]}}  # what failed is tried again
+    assert "\na\nb\n" in (tmp_path / "speed.md").read_text()  # written as it goes
+    assert run.Run("speed", 60, chosen, list).cases == {"a": {"seconds": [1]}}  # what failed is tried again
     for key in ("device", "commit", "versions"):
         first.about = first.about | {key: "another"}
         first.write()
-        assert run.Run("speed", 60, chosen).cases == {}
+        assert run.Run("speed", 60, chosen, list).cases == {}
         first.about[key] = run.about("speed", "cpu")[key]
 
 

@@ -24,7 +24,8 @@ def bench(
 
     Args:
         checkpoint: a file that swindow train wrote, a checkpoint of any supported library (a file, a folder or
-            hf://org/name), or the name of a variant, which is then timed with random weights.
+            hf://org/name), the name of published weights, or that of a variant, which is then timed with random
+            weights.
         batch: batch sizes to time, in images.
         size: height and width of the images, or of the frames of clips.
         frames: frames of the clips, or slices of the volumes, for a model of these.

@@ -27,7 +27,7 @@ def convert(
     What was written is read again, and both models are given the same random image: their outputs must be equal.
 
     Args:
-        source: a file or folder of any supported library, or hf://org/name.
+        source: a file or folder of any supported library, hf://org/name, or the name of published weights.
         out: a name that ends in .safetensors or .pth; for transformers a folder, for timm a file or a folder.
         to: the layout to write: swindow, microsoft, simmim, forks, video, timm, torchvision, transformers,
             transformers_5, mmpretrain, mmdetection, monai, monai_v2.

@@ -53,7 +53,7 @@ def evaluate(
 
     Args:
         checkpoint: a file that swindow train wrote, or a classifier of any supported library (a file, a folder, or
-            hf://org/name).
+            hf://org/name), or the name of published weights.
         data: digits (built in), or a folder with one sub-folder of images per class.
         batch_size: images per forward pass.
         all: measure on all images, those used for training included.

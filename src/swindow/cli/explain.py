@@ -28,7 +28,8 @@ def explain(
 
     Args:
         checkpoint: a file that swindow train wrote, a checkpoint of any supported library (a file, a folder or
-            hf://org/name), or the name of a variant, which is then drawn with random weights.
+            hf://org/name), the name of published weights, or that of a variant, which is then drawn with random
+            weights.
         image: an image file.
         out: where to write: a name that ends in .html makes a page, any other name a folder of PNG pictures.
         size: height and width of the image that the model is given.

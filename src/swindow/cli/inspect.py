@@ -17,7 +17,8 @@ def inspect(
     """Show what a checkpoint holds and what became of each of its tensors.
 
     Args:
-        checkpoint: a file or folder of any supported library, hf://org/name, or the name of a variant.
+        checkpoint: a file or folder of any supported library, hf://org/name, or the name of published weights or
+            of a variant.
         layout: the library whose names for tensors the checkpoint uses, one of those that the help of convert lists.
         window_size: side of a window, where the file does not say it (SwinV2 of timm).
         input_size: side of the images that the weights were trained on, where the file does not say it.

@@ -41,7 +41,7 @@ def predict(
 
     Args:
         checkpoint: a file that swindow train wrote, or a classifier of any supported library (a file, a folder, or
-            hf://org/name).
+            hf://org/name), or the name of published weights.
         images: image files; folders, with all images in them and below; patterns such as "photos/**/*.jpg"; and -,
             which stands for a list on standard input, one path per line.
         top: how many classes to show per image, the most probable first.

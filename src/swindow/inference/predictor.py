@@ -91,9 +91,9 @@ class Predictor:
         """Returns the predictor of a model.
 
         Args:
-            source: a model, or what ``swindow.load`` takes: the path of a checkpoint, a folder, ``hf://org/name``. A
-                model is not changed; its predictor follows later changes of its weights in place, as training makes
-                them, with runtime "eager".
+            source: a model, or what ``swindow.load`` takes: the path of a checkpoint, a folder, ``hf://org/name``, the
+                name of published weights. A model is not changed; its predictor follows later changes of its weights
+                in place, as training makes them, with runtime "eager".
             others: more of these, whose probabilities are averaged with those of the first (an ensemble). Their
                 classes have the same names; each prepares images in its own way.
             device: "cpu", "cuda", "cuda:1", "mps", ...; None: where a given model lies; a GPU for a checkpoint, if
