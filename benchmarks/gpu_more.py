@@ -29,6 +29,7 @@ from swindow.data import DataInfo, Sample, Splits
 from swindow.data.digits import ImageArray
 
 LIMIT = 240  # seconds
+EXPECTED = (RuntimeError, OSError, ImportError, ValueError, swindow.SwindowError)  # memory, NCCL, files, versions
 GRAPHS = (("swin_tiny", (224, 224)), ("swin_tiny", (768, 1024)), ("swin_base", (224, 224)))
 
 
@@ -53,7 +54,7 @@ def attempt(task: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What a task gives, or why it failed: the others are worth their minutes all the same."""
     try:
         return task()
-    except Exception as problem:
+    except EXPECTED as problem:
         return {"failure": f"{type(problem).__name__}: {problem}"[:600]}
 
 

@@ -131,30 +131,10 @@ def call(module: nn.Module, x: Tensor, training: bool) -> Callable[[], Any]:
 
 def wave(run: Run, jobs: list[Job]) -> None:
     """Starts a process for every job at once; they compile side by side and are measured one at a time, twice over."""
-    jobs = [job for job in jobs if job.name not in run.cases]
-    spawn = multiprocessing.get_context("spawn")
-    started = []
-    for job in jobs:
-        ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=measure, args=(job, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        started.append((job, process, ours))
-
-    def hear(pipe: Any, process: Any) -> dict[str, Any]:
-        while not pipe.poll(1):
-            if not process.is_alive():
-                return {"failure": f"the process ended with {process.exitcode}"}
-            if run.left() < -60:
-                return {"failure": "no time left"}
-        try:
-            return pipe.recv()
-        except EOFError:
-            return {"failure": "the process ended"}
-
+    started = [(job, *start(job)) for job in jobs if job.name not in run.cases]
     ready = []
     for job, process, pipe in started:
-        heard = hear(pipe, process)
+        heard = hear(run, process, pipe)
         if "ready" in heard:
             ready.append((job, process, pipe))
         else:
@@ -164,20 +144,43 @@ def wave(run: Run, jobs: list[Job]) -> None:
         for entry in list(ready):
             job, process, pipe = entry
             pipe.send("go")
-            heard = hear(pipe, process)
+            heard = hear(run, process, pipe)
             if "failure" in heard:
                 run.add(job.name, heard)
                 ready.remove(entry)
     first: dict[str, Any] = {}  # answer of each variant
     for job, process, pipe in ready:
         pipe.send("stop")
-        heard = hear(pipe, process)
+        heard = hear(run, process, pipe)
         for row in heard.values():
             if isinstance(row, dict) and "answer" in row:
                 answer = torch.tensor(row.pop("answer"))
                 row["difference"] = error(answer, first.setdefault(job.variant, answer))
         run.add(job.name, heard)
         process.join(5)
+
+
+def start(job: Job) -> tuple[Any, Any]:
+    """A process that measures a job, and the pipe to it."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=measure, args=(job, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def hear(run: Run, process: Any, pipe: Any) -> dict[str, Any]:
+    """The next message of a process, or why there is none."""
+    while not pipe.poll(1):
+        if not process.is_alive():
+            return {"failure": f"the process ended with {process.exitcode}"}
+        if run.left() < -60:
+            return {"failure": "no time left"}
+    try:
+        return pipe.recv()
+    except EOFError:
+        return {"failure": "the process ended"}
 
 
 def run_part(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What is known of GPUs: where the fused kernel may run, where it is faster than PyTorch's, and how it is cut there.
+"""What is known of GPUs: where the fused kernel may run, where it is faster than PyTorch's, and its tile sizes.
 
 Nothing here needs Triton. The tables are looked up, never found by a timing, so that the same model computes the same
 way in every run; ``triton_tuning`` times tiles where it is asked to.
@@ -22,7 +22,7 @@ from . import fast_path
 
 
 class Tile(NamedTuple):
-    """How a kernel is cut for the GPU.
+    """The tile size of a kernel.
 
     Attributes:
         block: tokens of a window that are worked on together.
@@ -35,7 +35,7 @@ class Tile(NamedTuple):
     stages: int
 
 
-class Cut(NamedTuple):
+class Tiles(NamedTuple):
     """The tiles of forward and of backward."""
 
     forward: Tile
@@ -43,7 +43,7 @@ class Cut(NamedTuple):
 
 
 class Card(NamedTuple):
-    """How the kernel is cut on GPUs of some compute capabilities.
+    """The tile sizes on GPUs of some compute capabilities.
 
     Attributes:
         shared: bytes of shared memory that one program may have.
@@ -52,16 +52,16 @@ class Card(NamedTuple):
     """
 
     shared: int
-    window: Cut
-    blocks: Cut
+    window: Tiles
+    blocks: Tiles
 
 
 # HOPPER was measured on an H100 (benchmarks/results/gpu/tiles.json). The others: the stages that fit, and of those the
 # tiles that spill the fewest registers in Triton 3.7's compiler; they were compiled for these cards and not run on one.
-HOPPER = Card(227 << 10, Cut(Tile(64, 4, 3), Tile(64, 4, 3)), Cut(Tile(64, 4, 2), Tile(64, 4, 2)))
-BLACKWELL = Card(227 << 10, Cut(Tile(64, 8, 2), Tile(64, 8, 2)), Cut(Tile(64, 8, 2), Tile(64, 8, 2)))
-AMPERE = Card(163 << 10, Cut(Tile(64, 4, 3), Tile(64, 4, 2)), Cut(Tile(64, 4, 2), Tile(64, 4, 2)))
-CONSUMER = Card(99 << 10, Cut(Tile(64, 4, 2), Tile(64, 4, 1)), Cut(Tile(64, 4, 2), Tile(64, 4, 1)))
+HOPPER = Card(227 << 10, Tiles(Tile(64, 4, 3), Tile(64, 4, 3)), Tiles(Tile(64, 4, 2), Tile(64, 4, 2)))
+BLACKWELL = Card(227 << 10, Tiles(Tile(64, 8, 2), Tile(64, 8, 2)), Tiles(Tile(64, 8, 2), Tile(64, 8, 2)))
+AMPERE = Card(163 << 10, Tiles(Tile(64, 4, 3), Tile(64, 4, 2)), Tiles(Tile(64, 4, 2), Tile(64, 4, 2)))
+CONSUMER = Card(99 << 10, Tiles(Tile(64, 4, 2), Tile(64, 4, 1)), Tiles(Tile(64, 4, 2), Tile(64, 4, 1)))
 CARDS = {
     (8, 0): AMPERE,  # A100
     (8, 6): CONSUMER,  # RTX 30, A10
@@ -73,7 +73,7 @@ CARDS = {
     (12, 0): CONSUMER,  # RTX 50
 }
 # Small windows need little shared memory on all of them: by tokens, up to so many.
-SMALL = {16: Cut(Tile(16, 1, 2), Tile(16, 1, 2)), 32: Cut(Tile(32, 2, 2), Tile(32, 2, 2))}
+SMALL = {16: Tiles(Tile(16, 1, 2), Tile(16, 1, 2)), 32: Tiles(Tile(32, 2, 2), Tile(32, 2, 2))}
 WIDE = Tile(32, 4, 1)  # at most, in fp32 and for more than 64 channels per head: larger blocks spill
 LEAST = (8, 0)  # the compute capability that Triton needs
 
@@ -87,7 +87,7 @@ class Faster(NamedTuple):
         windows: numbers of tokens of a window.
         axes: of the map: 2 for images.
         head_dim: channels per head.
-        numbers: B * H * W * C of the smallest map among those measured.
+        elements: B * H * W * C of the smallest map among those measured.
     """
 
     capability: tuple[int, int]
@@ -95,7 +95,7 @@ class Faster(NamedTuple):
     windows: tuple[int, ...]
     axes: int
     head_dim: int
-    numbers: int
+    elements: int
 
 
 # Swin-T and SwinV2-T at batch 128 on an H100 (benchmarks/results/gpu/speed.md); the smallest map is that of stage 4.
@@ -109,8 +109,8 @@ def tile(n: int, d: int, dtype: torch.dtype, backward: bool, capability: tuple[i
     Of a GPU that is not in the table, the one that needs least shared memory.
     """
     card = CONSUMER if capability is None else CARDS.get(capability, CONSUMER)
-    cut = next((small for most, small in SMALL.items() if n <= most), card.window if n <= 64 else card.blocks)
-    found = cut.backward if backward else cut.forward
+    tiles = next((small for most, small in SMALL.items() if n <= most), card.window if n <= 64 else card.blocks)
+    found = tiles.backward if backward else tiles.forward
     return WIDE if (dtype == torch.float32 or d > 64) and found.block > WIDE.block else found
 
 
@@ -134,7 +134,7 @@ def suits(y: Tensor, n: int, similarity: Any) -> bool:
     fits = any(
         row.capability == place
         and row.dtype == dtype
-        and row.numbers <= y.numel()
+        and row.elements <= y.numel()
         and (n in row.windows and y.ndim - 2 == row.axes)
         and getattr(similarity, "head_dim", None) == row.head_dim
         for row in FASTER

@@ -7,7 +7,7 @@ goes through several of them, so that the bias is read once for all. Larger ones
 as in FlashAttention (Dao et al. 2022, algorithm 1, and its backward); SwinV2's cosines are taken inside.
 
 It is a custom operator with a fake implementation, so that ``torch.compile`` and ``torch.export`` take it as it is.
-It runs where ``gpu.FASTER`` says so, and where ``model.set_kernel("triton")`` asks for it.
+It is the default where ``gpu.FASTER`` says so; ``model.set_kernel("triton")`` selects it.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
         if self.weights is not None:
-            object.__setattr__(self, "weights", str(self.weights))  # a path, or a name, in which slashes mean more
+            object.__setattr__(self, "weights", str(self.weights))  # ``Path`` would take a slash out of hf://
         if self.variant is not None and self.weights is not None:
             raise ConfigError("got both variant and weights; a checkpoint brings its own architecture, so give one")
         for field in ("epochs", "batch_size", "accumulate", "image_size"):
