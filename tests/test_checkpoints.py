@@ -18,7 +18,7 @@ from helpers.definition import V2, difference, randomise
 from swindow import ModelCard, Preprocess
 from swindow.card import HeldOut
 from swindow.checkpoints import replacing
-from swindow.checkpoints.tensors import resize_table
+from swindow.checkpoints.resize import resize_table
 from swindow.errors import CheckpointError, ConfigError, OutputError
 
 

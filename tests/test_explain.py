@@ -15,7 +15,7 @@ from PIL import Image
 import swindow
 from helpers import definition
 from swindow import explain, windows
-from swindow.checkpoints import describing
+from swindow.checkpoints import summary
 from swindow.config import SwinConfig
 from swindow.errors import ConfigError, InputError, OutputError
 from swindow.explain import geometry, hierarchy, style
@@ -146,7 +146,7 @@ def test_the_hierarchy_counts_what_others_count():
     counted = sum(level.parameters for level in found) + sum(p.numel() for m in outside for p in m.parameters())
     assert counted == 28288354  # published
     macs = sum(level.macs for level in found) + 56 * 56 * 96 * 48 + 768 * 1000
-    assert macs == describing.count_macs(model, (224, 224))
+    assert macs == summary.count_macs(model, (224, 224))
     assert [level.grid for level in found] == [(56, 56), (28, 28), (14, 14), (7, 7)]
     assert found[0].field == (28 + 28, 28 + 28)  # a window crossed by a shifted one, by definition in test_capture.py
     assert found[3].field == (224, 224)

@@ -28,12 +28,12 @@ from helpers.peers import (
     transformers_v2,
 )
 from swindow import SwinConfig, SwinTransformer
-from swindow.checkpoints import named
-from swindow.checkpoints.derived import Block, coordinates, index
+from swindow.checkpoints.buffers import Block, coordinates, index
 from swindow.checkpoints.layouts import LAYOUTS
 from swindow.checkpoints.layouts.own import OWN, OWN_SIMMIM
 from swindow.errors import CheckpointError
 from swindow.models import build
+from swindow.models.assemble import named
 
 NEAR = 2e-5
 

@@ -430,7 +430,7 @@ def test_sharded_folders(model, folder, suffix):
 def test_config_json_that_does_not_fit(model, folder):
     about = json.loads((folder / "config.json").read_text())
     for change, message in (
-        ({"depths": [1, 3]}, r"have depths \(1, 2\), config.json beside it says \(1, 3\)"),
+        ({"depths": [1, 3]}, r"have depths \(1, 2\), config.json says \(1, 3\)"),
         ({"hidden_act": "relu"}, "hidden_act 'relu'"),
         ({"window_size": "seven"}, "cannot be understood"),
     ):
@@ -508,7 +508,7 @@ def test_imagenet_22k_rows_are_the_synsets(official):
     if len(lists) < 2:
         pytest.skip("timm is not installed")
     small, large = (lists[name].read_text().split() for name in ("imagenet_synsets.txt", "imagenet22k_synsets.txt"))
-    rows = [int(row) for row in swindow.checkpoints.loading.ROWS_OF_1K.read_text().split()]
+    rows = [int(row) for row in swindow.checkpoints.adaptation.ROWS_OF_1K.read_text().split()]
     assert len(rows) == len(small) == 1000
     drift = [row - large.index(name) for row, name in zip(rows, small, strict=True) if name in large]
     assert len(drift) == 999
@@ -736,7 +736,7 @@ def test_cards_of_other_versions(model, tmp_path, layout):
 
 def test_convert_notices_what_does_not_come_back(model, tmp_path, monkeypatch):
     swindow.save(model, tmp_path / "in.safetensors")
-    write = swindow.checkpoints.conversion.save
+    write = swindow.api.conversion.save
 
     def careless(model, *args):
         model.stages[0].blocks[0].mlp.fc1.weight.data[0] += 1
@@ -744,7 +744,7 @@ def test_convert_notices_what_does_not_come_back(model, tmp_path, monkeypatch):
         model.stages[0].blocks[0].mlp.fc1.weight.data[0] -= 1
         return found
 
-    monkeypatch.setattr(swindow.checkpoints.conversion, "save", careless)
+    monkeypatch.setattr(swindow.api.conversion, "save", careless)
     with pytest.raises(CheckpointError, match="what was written gives other outputs"):
         swindow.convert(tmp_path / "in.safetensors", tmp_path / "out.pth", to="timm")
     assert [p.name for p in tmp_path.iterdir()] == ["in.safetensors"]

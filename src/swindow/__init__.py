@@ -26,11 +26,11 @@ _HOME = {
     "list_variants": "variants",
     "SwinTransformer": "models",
     "create": "api",
-    "adopt": "checkpoints",
-    "convert": "checkpoints",
-    "inflate": "checkpoints",
+    "adopt": "api",
+    "convert": "api",
+    "inflate": "api",
     "list_layouts": "checkpoints",
-    "load": "checkpoints",
+    "load": "api",
     "save": "checkpoints",
     "ModelCard": "card",
     "Preprocess": "card",
@@ -48,15 +48,15 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from .api import adopt as adopt
+    from .api import convert as convert
     from .api import create as create
+    from .api import inflate as inflate
+    from .api import load as load
     from .api import predict as predict
     from .card import ModelCard as ModelCard
     from .card import Preprocess as Preprocess
-    from .checkpoints import adopt as adopt
-    from .checkpoints import convert as convert
-    from .checkpoints import inflate as inflate
     from .checkpoints import list_layouts as list_layouts
-    from .checkpoints import load as load
     from .checkpoints import save as save
     from .config import SwinConfig as SwinConfig
     from .errors import CheckpointError as CheckpointError

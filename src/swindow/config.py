@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 from .errors import ConfigError, nearest
 
@@ -226,6 +226,44 @@ class SwinConfig:
         """Builds a config from a dict, for instance one read from JSON. Raises ConfigError for an unknown field."""
         check_fields(fields)
         return cls(**{name: _tuples(value) for name, value in fields.items()})
+
+
+class SwinConfigFields(TypedDict, total=False):
+    """The fields of SwinConfig as keyword arguments, with the shorthands that it takes."""
+
+    embed_dim: int
+    depths: Sequence[int]
+    num_heads: Sequence[int]
+    head_dim: int | Sequence[int] | None
+    window_size: int | Sequence[int | Sequence[int]]
+    pretrained_window_size: int | Sequence[int | Sequence[int]] | None
+    patch_size: int | Sequence[int]
+    in_chans: int
+    num_classes: int
+    mlp_ratio: float
+    qkv_bias: bool | Literal["qv"]
+    patch_norm: bool
+    absolute_position_size: Sequence[int] | None
+    similarity: Literal["dot", "cosine"]
+    position_bias: Literal["table", "continuous"]
+    norm_placement: Literal["pre", "post"]
+    merge_norm: Literal["pre", "post"]
+    extra_norm_period: int
+    merge_axes: Sequence[int] | None
+    final_merge: bool
+    mask_token: bool | None
+    decoder_stride: int
+    drop_rate: float
+    attn_drop_rate: float
+    drop_path_rate: float
+    out_indices: Sequence[int] | None
+    out_norms: bool
+    frozen_stages: int
+    patch_remainder: Literal["pad", "drop"]
+    shrink: Literal["axis", "min"] | None
+    shift_single: bool
+    mask_padding: bool
+    norm_eps: float
 
 
 def check_fields(names: Iterable[object]) -> None:

@@ -1,29 +1,28 @@
-"""Weights in files: any library's layout in, any library's layout out, and a report of what was done."""
+"""Weights in files: any library's layout in and out as parts of a model, and a report of what was done."""
 
 from __future__ import annotations
 
-from .adoption import adopt
-from .conversion import Conversion, convert
-from .describing import describe
+from .adaptation import adapted
+from .adoption import adopted
 from .files import replacing
-from .inflation import inflate
+from .inflation import inflated
 from .layouts import names as list_layouts
-from .loading import load, replace_head
+from .loading import load_parts
+from .parts import Parts, Request
 from .report import LoadReport
 from .saving import save
-from .tensors import named
+from .summary import describe
 
 __all__ = [
-    "Conversion",
     "LoadReport",
-    "adopt",
-    "convert",
+    "Parts",
+    "Request",
+    "adapted",
+    "adopted",
     "describe",
-    "inflate",
+    "inflated",
     "list_layouts",
-    "load",
-    "named",
-    "replace_head",
+    "load_parts",
     "replacing",
     "save",
 ]

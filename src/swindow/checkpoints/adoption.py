@@ -1,4 +1,4 @@
-"""A live model of another library as ours, with the same weights."""
+"""A live model of another library as parts of ours, with the same weights."""
 
 from __future__ import annotations
 
@@ -7,62 +7,38 @@ from typing import Any
 from torch import nn
 
 from ..errors import CheckpointError
-from ..models import SimMIM, SwinTransformer
-from .layouts import LAYOUTS
-from .loading import Wanted, load_tensors
-from .neighbours import Hints, hints
-from .sources import Source
-
-EXPECTED = "an instance of timm's, torchvision's, transformers', MONAI's or the official Swin Transformer"
+from .evidence import Evidence
+from .layouts import LAYOUTS, of_live
+from .loading import parts_of
+from .parts import Parts, Request
+from .read import Source
 
 
-def adopt(theirs: nn.Module) -> SwinTransformer | Any:
-    """Returns our model with the weights of a live model of another library, in the same mode and on the same device.
-
-    It is a SwinTransformer; a SimMIM for a model of pre-training, with a decoder. Weights whose arrangement is the same
-    in both share memory: training one changes the other. Windows, sizes, epsilon and stochastic depth are read off the
-    model; other dropout is not, and nothing is frozen. ``model.load_report`` says which layout it was.
-
-    Args:
-        theirs: an instance of timm's, torchvision's, transformers', MONAI's or the official Swin Transformer; also a
-            larger model with one in it, of which the rest is left.
+def adopted(theirs: Any) -> Parts:
+    """Returns the parts of a live model of another library, sharing its weights where they are arranged alike.
 
     Raises:
-        CheckpointError: it is none of these, or not finite.
+        CheckpointError: it is no model of a library that is known here, is built otherwise, or is not finite.
     """
     if not isinstance(theirs, nn.Module):
-        raise CheckpointError(f"adopt: got a {type(theirs).__name__}, expected {EXPECTED}")
-    if isinstance(theirs, (SwinTransformer, SimMIM)):
-        return theirs
+        known = "; ".join(dict.fromkeys(layout.title for layout in LAYOUTS))
+        raise CheckpointError(f"adopt: got a {type(theirs).__name__}, expected a model of one of: {known}")
     name = f"{type(theirs).__module__.split('.')[0]}'s {type(theirs).__name__}"
-    pooling = getattr(theirs, "global_pool", None)
-    if isinstance(pooling, str) and pooling != "avg":
-        raise CheckpointError(f"adopt: {name} has global_pool {pooling!r}, expected 'avg', the mean over the map")
-    lexicographic = any(type(module).__name__ == "PatchMergingV2" and _is_monai(module) for module in theirs.modules())
-    wanted = Wanted(_settings(theirs, name), "monai_v2" if lexicographic else None, dtype=None)
-    model = load_tensors(Source(name, theirs.state_dict()), _hints(theirs), wanted)
-    return model.train(theirs.training)
+    said, layout = of_live(theirs)
+    found = Source(name, theirs.state_dict())
+    request = Request(_settings(theirs, name), mmap=True, dtype=None)
+    return parts_of(found, [*said, _built(theirs)], request, layout)
 
 
-def _is_monai(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("monai.")
-
-
-def _hints(theirs: nn.Module) -> Hints:
-    """What the model knows of itself and its tensors do not tell."""
-    for module in theirs.modules():
-        config: Any = getattr(module, "config", None)
-        if getattr(config, "model_type", None) in ("swin", "swinv2"):
-            found = hints({"config.json": config.to_dict()})
-            found.source = "its config"
-            return found
-    found = Hints("its attributes")
+def _built(theirs: nn.Module) -> Evidence:
+    """The windows and the size of images that its modules were built with."""
+    input_size = None
     windows: dict[str, tuple[int, ...]] = {}
     trained: dict[str, tuple[int, ...]] = {}
     for key, module in theirs.named_modules():
         size: Any = getattr(module, "img_size", None)
         if key.endswith("patch_embed") and isinstance(size, (tuple, list)) and len(size) == 2:
-            found.input_size = tuple(map(int, size))
+            input_size = tuple(map(int, size))
         window = getattr(module, "window_size", None)
         if window is None or not hasattr(module, "num_heads") or not hasattr(module, "qkv"):
             continue
@@ -70,11 +46,12 @@ def _hints(theirs: nn.Module) -> Hints:
         given = getattr(module, "pretrained_window_size", None)
         if given is not None and any(_axes(given)):
             trained[_stage(key)] = _axes(given)
-    if windows:
-        found.window = tuple(windows.values())
-    if trained:
-        found.trained = tuple(trained.get(stage, windows[stage]) for stage in windows)
-    return found
+    return Evidence(
+        "its attributes",
+        windows=dict(enumerate(windows.values())),
+        trained={i: trained[stage] for i, stage in enumerate(windows) if stage in trained},
+        input_size=input_size,
+    )
 
 
 def _stage(key: str) -> str:
@@ -89,7 +66,7 @@ def _axes(window: Any) -> tuple[int, ...]:
 
 
 def _settings(theirs: nn.Module, name: str) -> dict[str, Any]:
-    """Epsilon, stochastic depth and a rule for sizes of its own, as SwinConfig fields."""
+    """Epsilon and stochastic depth, as SwinConfig fields."""
     keys = list(theirs.state_dict())
     inside = tuple({key[: -len(layout.anchor)] for layout in LAYOUTS for key in keys if key.endswith(layout.anchor)})
     norms = [m for key, m in theirs.named_modules() if isinstance(m, nn.LayerNorm) and key.startswith(inside)]
@@ -100,7 +77,4 @@ def _settings(theirs: nn.Module, name: str) -> dict[str, Any]:
     for module in theirs.modules():
         rate = getattr(module, "p" if type(module).__name__ == "StochasticDepth" else "drop_prob", None)
         rates.append(float(rate) if isinstance(rate, (int, float)) else 0.0)
-    found: dict[str, Any] = {"drop_path_rate": max(rates), **({"norm_eps": epsilons[0]} if epsilons else {})}
-    if any(getattr(module, "always_partition", False) is True for module in theirs.modules()):  # timm's setting
-        found |= {"shrink": None, "shift_single": True}
-    return found
+    return {"drop_path_rate": max(rates), **({"norm_eps": epsilons[0]} if epsilons else {})}

@@ -19,9 +19,9 @@ import torch
 
 from ..errors import CheckpointError
 from ..weights import Published, hash_of
+from .layouts import SIDECARS
 
 HUB = "hf://"
-BESIDE = ("config.json", "preprocessor_config.json")  # JSON files that say more of a model
 KINDS = ("*.safetensors", "*.bin")  # of weights, the first that is there
 BLOCK = 1 << 20  # bytes
 
@@ -173,7 +173,7 @@ def _download(url: str, part: Path) -> int | None:
 
 def _files(kind: str) -> list[str]:
     """What is wanted of a repository, with weights of one kind."""
-    return [*BESIDE, kind, f"{kind}.index.json"]
+    return [*SIDECARS, kind, f"{kind}.index.json"]
 
 
 def _weights(folder: Path) -> list[Path]:

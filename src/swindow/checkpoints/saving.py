@@ -17,13 +17,12 @@ from ..card import ModelCard
 from ..config import PerAxis, SwinConfig
 from ..errors import CheckpointError, ConfigError, OutputError
 from ..models import SwinModel
+from ..models.assemble import named
 from ..variants import image_size, variant_of
-from .derived import BUFFERS, Block, maps
+from .buffers import BUFFERS, Block, maps
 from .files import checked, reason, replacing
-from .layouts import OWN, Layout, layout_for
-from .loading import CARRIED, KEY, check_names
-from .neighbours import for_timm, for_transformers
-from .tensors import named
+from .header import carried, check_names, header
+from .layouts import OWN, Layout, layout_for, layouts_named
 
 SUFFIXES = (".safetensors", ".pth")
 
@@ -59,16 +58,13 @@ def save(
     check_names(card, model.config)
     chosen = layout_for(layout, model.config)
     tensors, left_out = _translated(model, chosen)
-    if is_folder(path, layout):
+    if chosen.folder is not None and chosen.is_folder(path):
         side = _side(model, chosen, input_size)
-        write = for_timm if layout == "timm" else for_transformers
         _check_square(model.config, chosen)
-        _write_folder(path, tensors, write(model.config, card, side), _carried(_untold(card)))
+        _write_folder(path, tensors, chosen.folder(model.config, card, side), carried(_untold(card)))
         return left_out
     tensors = _plus_buffers(model, chosen, tensors, input_size)
-    about = {"format": "pt", **_carried(card)}
-    if chosen.name == OWN.name:
-        about = {"format": "pt", KEY: json.dumps({"config": model.config.to_dict(), "card": card.to_dict()})}
+    about = {"format": "pt", **(header(model.config, card) if chosen.name == OWN.name else carried(card))}
     with replacing(path) as temporary:
         if path.suffix == ".pth":
             _torch_save(tensors, temporary)
@@ -79,19 +75,15 @@ def save(
 
 def is_folder(path: Path, layout: str) -> bool:
     """Whether a layout is written as a folder there, not as a file."""
-    return layout == "transformers" or (layout == "timm" and path.suffix == "")
+    return layouts_named(layout)[0].is_folder(path)
 
 
 def check_suffix(path: Path, layout: str) -> None:
     """Raises CheckpointError where the name of a file has a suffix that nothing is written for."""
     if not is_folder(path, layout) and path.suffix not in SUFFIXES:
-        folder = "; layout 'timm' is a folder where the name has no suffix" if layout == "timm" else ""
+        either = layouts_named(layout)[0].folder is not None
+        folder = f"; layout {layout!r} is a folder where the name has no suffix" if either else ""
         raise CheckpointError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}{folder}")
-
-
-def _carried(card: ModelCard) -> dict[str, str]:
-    """The entry for a card in the header of a file of another library's layout."""
-    return {} if card == ModelCard() else {CARRIED: json.dumps(card.to_dict())}
 
 
 def _untold(card: ModelCard) -> ModelCard:
@@ -187,7 +179,7 @@ def _plus_buffers(
     model: SwinModel, layout: Layout, tensors: dict[str, Tensor], input_size: int | tuple[int, ...] | None
 ) -> dict[str, Tensor]:
     """The tensors and what the library saves beside them."""
-    if layout.name.startswith("transformers"):  # which works them out itself
+    if not layout.writes_buffers:
         return tensors
     config = model.config
     grids: list[Any] = [None] * config.num_stages
@@ -241,9 +233,9 @@ def _check_square(config: SwinConfig, layout: Layout) -> None:
     """Raises CheckpointError for patches and windows that config.json cannot say."""
     if len(set(config.patch_size)) > 1 or any(len(set(w)) > 1 for w in config.window_size):
         raise CheckpointError(f"layout {layout.name!r} knows square patches and windows only")
-    if layout.name == "transformers" and layout.settles is None and len(set(config.window_size)) > 1:
+    if layout.folder_only and layout.settles is None and len(set(config.window_size)) > 1:
         raise CheckpointError(
-            f"layout 'transformers' has one window for all stages, the model has {config.window_size}; "
+            f"layout {layout.name!r} has one window for all stages, the model has {config.window_size}; "
             "try load(..., window_size=...), which resizes them, before saving"
         )
 

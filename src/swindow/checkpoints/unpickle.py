@@ -15,40 +15,7 @@ import torch
 
 from ..errors import CheckpointError
 from .files import reason
-
-# Classes of configurations and logs that lie beside weights. Dictionaries are read as dictionaries ...
-DICTIONARIES = (
-    "yacs.config.CfgNode",
-    "fvcore.common.config.CfgNode",
-    "detectron2.config.config.CfgNode",
-    "mmengine.config.config.ConfigDict",
-    "mmcv.utils.config.ConfigDict",
-    "addict.addict.Dict",
-    "easydict.EasyDict",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-    "lightning.pytorch.utilities.parsing.AttributeDict",
-    "lightning_fabric.utilities.data.AttributeDict",
-    "lightning.fabric.utilities.data.AttributeDict",
-)
-# ... and of these nothing but their place is kept.
-OBJECTS = (
-    "argparse.Namespace",
-    "mmengine.config.config.Config",
-    "mmcv.utils.config.Config",
-    "mmengine.logging.history_buffer.HistoryBuffer",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.ndarray",
-    "numpy.dtype",
-    *(f"numpy.dtypes.{kind}DType" for kind in ("Float64", "Float32", "Float16", "Int64", "Int32", "Bool", "Str")),
-    "pathlib.PosixPath",
-    "pathlib.WindowsPath",
-    "pathlib.PurePosixPath",
-    "datetime.datetime",
-    "datetime.timedelta",
-)
+from .layouts.pickled import DICTIONARIES, OBJECTS
 
 
 class Unread:
@@ -62,10 +29,14 @@ class Unread:
         pass
 
 
-def torch_load(path: Path) -> Any:
+def torch_load(path: Path, verify: bool = True) -> Any:
     """Returns what a file of ``torch.save`` holds, its tensors mapped from the file where its format allows.
 
-    No code in the file is run: tensors, plain containers and the classes listed above are all that is read.
+    No code in the file is run: tensors, plain containers and classes of ``layouts/pickled.py`` are all that is read.
+
+    Args:
+        path: of the file.
+        verify: whether its checksums are verified, for which all of it is read.
 
     Raises:
         CheckpointError: the file is broken, compressed, of another kind, or holds an object of another class, which is
@@ -73,7 +44,7 @@ def torch_load(path: Path) -> Any:
     """
     mapped = zipfile.is_zipfile(path)
     if mapped:
-        _check_archive(path)
+        _check_archive(path, verify)
     known: list[Any] = [(OrderedDict, name) for name in DICTIONARIES] + [(Unread, name) for name in OBJECTS]
     try:
         with torch.serialization.safe_globals(known), warnings.catch_warnings():
@@ -91,7 +62,7 @@ def torch_load(path: Path) -> Any:
         raise CheckpointError(f"{path}: not a whole file of torch.save ({_brief(error)})") from error
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, verify: bool) -> None:
     """Refuses archives whose data is damaged, or unfolds to more than the file itself holds."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -102,13 +73,13 @@ def _check_archive(path: Path) -> None:
                     f"{path}: got compressed data that unfolds to {total:,} bytes; torch.save compresses nothing, "
                     "expected a file written by it"
                 )
-            damaged = archive.testzip()
+            damaged = archive.testzip() if verify else None
     except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
         raise CheckpointError(f"{path}: not a whole file of torch.save ({reason(error)})") from error
     if damaged is not None:
         raise CheckpointError(
-            f"{path}: {damaged} is damaged, it does not fit its checksum; get the file again (one written without "
-            "checksums can be given as the state dict that torch.load returns)"
+            f"{path}: {damaged} is damaged, it does not fit its checksum; get the file again (verify=False takes "
+            "one that was written without checksums)"
         )
 
 

@@ -37,7 +37,7 @@ def convert(
         input_size: side of the images that both models are for, where IN does not say it.
         overwrite: replace OUT if it exists.
     """
-    from ..checkpoints import convert as run
+    from ..api import convert as run
 
     output, config = Output(json, quiet), None if window_size is None else {"window_size": window_size}
     done = run(source, out, to, overwrite, input_size, layout=layout, config=config, num_classes=num_classes)

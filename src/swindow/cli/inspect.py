@@ -23,7 +23,8 @@ def inspect(
         window_size: side of a window, where the file does not say it (SwinV2 of timm).
         input_size: side of the images that the weights were trained on, where the file does not say it.
     """
-    from ..checkpoints import describe, load
+    from ..api import load
+    from ..checkpoints import describe
     from ..console import report
 
     output = Output(json, quiet)

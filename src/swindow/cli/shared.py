@@ -129,7 +129,7 @@ class _Console(Console):
 
 def load_or_create(checkpoint: str, output: Output) -> tuple[SwinTransformer, bool]:
     """The model of a checkpoint or, said so, an untrained one of a variant's name; and whether it is trained."""
-    from ..checkpoints import load
+    from ..api import load
     from ..models import create, require_swin
 
     known = checkpoint in variants_.VARIANTS

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..card import ModelCard
-from ..checkpoints import load
+from ..checkpoints import Parts, load_parts
 from ..devices import pick_device
-from ..models import SimMIM, SwinTransformer, require_swin
+from ..models import SimMIM, SwinModel, SwinTransformer, require_swin
+from ..models.assemble import assemble
 from ..models.deployed import DeployedTransformer
 from ..tasks import task_of
 from .runtimes import ModelRuntime, deploying_pays, model_runtime
@@ -21,6 +22,14 @@ class Opened(NamedTuple):
     notes: tuple[str, ...]
 
 
+def model_of(parts: Parts) -> SwinModel:
+    """Returns the model of a checkpoint's parts, in eval mode on the CPU; it shares their tensors."""
+    model = assemble(parts.config, parts.tensors)
+    model.card = None if parts.card == ModelCard() else parts.card
+    model.load_report = parts.report
+    return model.eval()
+
+
 def open_model(
     source: Any,
     device: str | None = None,
@@ -32,7 +41,7 @@ def open_model(
     The arguments are those of ``Predictor.open``.
     """
     live = isinstance(source, SwinTransformer | DeployedTransformer | SimMIM)
-    model: Any = require_swin(source if live else load(source), "predict")
+    model: Any = require_swin(source if live else model_of(load_parts(source)), "predict")
     card = task_of(model.card).card_of(model)
     assumed = {} if model.load_report is None else model.load_report.assumed
     notes = (f"class names: {assumed['class_names']}",) if "class_names" in assumed else ()

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..card import ModelCard, Preprocess, preprocessing
-from ..checkpoints import named, replace_head
+from ..checkpoints import Parts, adapted
 from ..class_names import imagenet_1k, numbers
 from ..config import SwinConfig
 from ..data import AUGMENTS, DataInfo, Sample
 from ..errors import ConfigError, DataError, InputError, shortened
 from ..media import prepare, to_tensor
-from ..models import SimMIM, SwinModel, SwinTransformer, create
+from ..models import SwinTransformer, create
+from ..models.assemble import assemble
 from ..sizes import image_size
 from ..variants import variant_config
 from .task import Batch, Example
@@ -93,7 +94,7 @@ class Classify:
     numbered: bool = False
     name = "classify"
 
-    def build(self, info: DataInfo, parts: SwinModel | None = None) -> SwinTransformer:
+    def build(self, info: DataInfo, parts: Parts | None = None) -> SwinTransformer | Any:
         """Returns a new model on the CPU. What classification does not use of weights is in its ``load_report``.
 
         Raises:
@@ -107,25 +108,9 @@ class Classify:
                 raise ConfigError("classify: got neither a variant nor weights, expected one of them")
             return create(s.variant, num_classes=classes, in_chans=s.preprocess.channels, **rate)
         check_takes_images(parts.config)
-        body = parts.backbone if isinstance(parts, SimMIM) else parts
-        dropped, made, rows = replace_head(body, classes)
-        model = SwinTransformer(body.config.replace(**UNUSED, **rate))
-        last = f"out_norms.{parts.config.num_stages - 1}."  # a backbone's norm of the last map is the final norm
-        found = {name.replace(last, "norm."): tensor for name, tensor in named(parts).items()}
-        wanted = model.state_dict().keys()
-        model.load_state_dict({name: found[name] for name in wanted})
-        report = parts.load_report
-        if report is not None:
-            left = dict.fromkeys((name for name in found if name not in wanted), "classification does not use it")
-            resized = {name: how for name, how in {**report.resized, **rows}.items() if name in wanted}
-            initialised = tuple(name for name in (*report.initialised, *made) if name in wanted)
-            model.load_report = dataclasses.replace(
-                report,
-                matched=len(wanted - {*resized, *initialised}),
-                dropped={**report.dropped, **dropped, **left},
-                resized=resized,
-                initialised=initialised,
-            )
+        parts = adapted(parts, {"num_classes": classes, **UNUSED, **rate})
+        model = assemble(parts.config, parts.tensors)
+        model.load_report = parts.report
         return model
 
     def transform(self, sample: Sample, rng: np.random.Generator | None, train: bool) -> list[Example]:
@@ -201,15 +186,15 @@ class Classify:
         return cls(ClassifySettings(preprocess=how), card.class_names, bool(card.settings.get("numbered")))
 
     @staticmethod
-    def preprocess_of(model: SwinModel) -> Preprocess:
+    def preprocess_of(config: SwinConfig, card: ModelCard | None) -> Preprocess:
         """Returns how images are prepared for a model: as its card says, else as ImageNet's, in the size it is for.
 
         Raises:
             ConfigError: the model takes neither 1 nor 3 channels.
             InputError: the model takes no images.
         """
-        check_takes_images(model.config)
-        return preprocessing(model.card, image_size(model.config, model.card), model.config.in_chans)
+        check_takes_images(config)
+        return preprocessing(card, image_size(config, card), config.in_chans)
 
     @staticmethod
     def card_of(model: SwinTransformer) -> ModelCard:
@@ -219,7 +204,7 @@ class Classify:
             ConfigError: the model takes neither 1 nor 3 channels.
             InputError: the model has no head, or takes no images.
         """
-        how = Classify.preprocess_of(model)
+        how = Classify.preprocess_of(model.config, model.card)
         if not model.config.num_classes:
             raise InputError(
                 "the model has no head (num_classes is 0), so it cannot classify; try load(..., num_classes=...) and "

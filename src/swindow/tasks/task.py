@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..card import ModelCard
+from ..checkpoints import Parts
 from ..data.sample import DataInfo, Sample
 
 
@@ -95,12 +96,12 @@ class Task(Protocol):
         """What cards and messages call it."""
         ...
 
-    def build(self, info: DataInfo, parts: Any = None) -> nn.Module:
+    def build(self, info: DataInfo, parts: Parts | None = None) -> nn.Module:
         """Returns a new model on the CPU; it holds only what its forward uses.
 
         Args:
             info: of the data that it is to learn.
-            parts: what to start from instead of random weights: the model that ``swindow.load`` returns.
+            parts: what to start from instead of random weights: ``checkpoints.load_parts`` gives them.
         """
         ...
 

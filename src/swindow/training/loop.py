@@ -17,7 +17,7 @@ from torch import nn
 
 from .. import data as data_
 from ..card import HeldOut
-from ..checkpoints import load, replacing
+from ..checkpoints import Parts, load_parts, replacing
 from ..data import DataInfo, Dataset, Splits
 from ..errors import ConfigError, TrainingError, nearest
 from ..kernels import products
@@ -103,7 +103,7 @@ def train(
             progress = Progress()
         stack.callback(progress.finished)
         here.on_first(lambda: stack.enter_context(folder.held(settings.out)))
-        start = None if settings.weights is None else load(settings.weights)
+        start = None if settings.weights is None else load_parts(settings.weights)
         info = data_.open(data, verify=False).train.info
         task, lr, why = chosen(task, settings, info, start)  # first: wrong settings are found before images are decoded
         splits, held_out = opened(data, settings, progress)
@@ -132,9 +132,9 @@ def opened(
     return data_.hold_out(whole, how), how
 
 
-def check_split(start: SwinTransformer | None, held_out: HeldOut | None) -> None:
+def check_split(start: Parts | None, held_out: HeldOut | None) -> None:
     """Raises ConfigError where the weights to start from have seen images of this data that are to be held out now."""
-    before = None if start is None or start.card is None else start.card.split
+    before = None if start is None else start.card.split
     if (
         before is not None
         and held_out is not None
@@ -147,9 +147,7 @@ def check_split(start: SwinTransformer | None, held_out: HeldOut | None) -> None
         )
 
 
-def chosen(
-    task: Task | None, settings: TrainConfig, info: DataInfo, start: SwinTransformer | None
-) -> tuple[Task, float, str]:
+def chosen(task: Task | None, settings: TrainConfig, info: DataInfo, start: Parts | None) -> tuple[Task, float, str]:
     """Returns the task, the highest learning rate, and a line that says where they come from."""
     if task is not None:
         given = [name for name in OF_THE_TASK if getattr(settings, name) != getattr(TrainConfig, name)]
@@ -161,7 +159,7 @@ def chosen(
     if info.task not in TASKS:
         raise ConfigError(f"{info.name}: unknown task {info.task!r}{nearest(info.task, TASKS)}")
     kind, kind_of_settings = TASKS[info.task]
-    how = None if start is None else kind.preprocess_of(start)
+    how = None if start is None else kind.preprocess_of(start.config, start.card)
     choice = choose(settings, info, how)
     return kind(kind_of_settings(**choice.task)), choice.lr, choice.why
 
@@ -183,7 +181,7 @@ class Run:
         task: Task,
         settings: TrainConfig,
         lr: float,
-        start: SwinTransformer | None,
+        start: Parts | None,
         here: World,
         progress: Progress,
     ) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from .. import checkpoints
 from ..card import ModelCard
-from ..checkpoints.loading import CARRIED
+from ..checkpoints.header import carried
 from ..errors import CheckpointError, ConfigError
 from ..models import SimMIM, SwinTransformer
 
@@ -104,7 +104,7 @@ def save_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
         return
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with checkpoints.replacing(path) as temporary:
-        save_file(tensors, temporary, {"format": "pt", CARRIED: json.dumps(card.to_dict())})
+        save_file(tensors, temporary, {"format": "pt", **carried(card)})
 
 
 def resume(out: Path, identity: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:

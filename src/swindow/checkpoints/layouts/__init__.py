@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ...card import ModelCard
 from ...config import SwinConfig
 from ...errors import CheckpointError, nearest
+from ..evidence import Evidence
+from ..sidecar import Sidecars
+from . import monai, openmmlab, timm, transformers
 from .layout import Layout
 from .monai import MONAI_LAYOUTS
 from .official import OFFICIAL
@@ -14,7 +23,20 @@ from .timm import TIMM
 from .torchvision import TORCHVISION
 from .transformers import TRANSFORMERS
 
-__all__ = ["LAYOUTS", "OWN", "Layout", "Table", "Translation", "layout_for", "layouts_named", "names"]
+__all__ = [
+    "LAYOUTS",
+    "OWN",
+    "SIDECARS",
+    "Layout",
+    "Table",
+    "Translation",
+    "layout_for",
+    "layouts_named",
+    "names",
+    "of_extra",
+    "of_live",
+    "of_sidecars",
+]
 
 # In this order: where a file fits several, the first is taken.
 LAYOUTS: tuple[Layout, ...] = (
@@ -56,3 +78,33 @@ def layout_for(name: str, config: SwinConfig) -> Layout:
     raise CheckpointError(
         f"layout {name!r} has no models like this one ({what}); it has {' | '.join(layout.title for layout in known)}"
     )
+
+
+SIDECARS = (transformers.CONFIG, transformers.PROCESSOR)  # names of JSON files that say more of a model
+
+
+def of_sidecars(files: Sidecars) -> Evidence | None:
+    """Returns what the JSON files beside some weights say; None where they are of no library that is known here.
+
+    Raises:
+        CheckpointError: they make no sense, or describe a model that swindow does not have.
+    """
+    try:
+        return transformers.sidecar(files) or timm.sidecar(files)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"config.json: cannot be understood ({error}); correct it or give config=") from error
+
+
+def of_extra(beside: Mapping[str, Any]) -> Evidence | None:
+    """Returns what the values beside the weights in a file say; None: nothing."""
+    names = openmmlab.class_names(beside)
+    return None if names is None else Evidence("what lies beside the weights", card=ModelCard(class_names=names))
+
+
+def of_live(model: nn.Module) -> tuple[list[Evidence], str | None]:
+    """Returns what a live model of a library knows of itself, and its layout where its keys do not tell that.
+
+    Raises:
+        CheckpointError: it is built otherwise than any model of swindow.
+    """
+    return [said for said in (transformers.live(model), timm.live(model)) if said is not None], monai.live(model)

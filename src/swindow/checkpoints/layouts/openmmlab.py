@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from .layout import Layout
 from .official import ATTENTION, BACKBONE_ONLY
@@ -52,6 +53,16 @@ def _classifies(keys: Collection[str]) -> bool:
     """Whether a file is of mmpretrain: it has its head, or no sign of a detector and only one norm after a stage."""
     norms = sum(key.endswith(tuple(f"backbone.norm{i}.weight" for i in range(9))) for key in keys)
     return "head.fc.weight" in keys or (norms <= 1 and not any(key.startswith(DENSE) for key in keys))
+
+
+def class_names(beside: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Returns the names of classes that lie beside the weights in a file of a training run; None where none do."""
+    about = beside.get("meta")
+    if not isinstance(about, Mapping):
+        return None
+    data = about.get("dataset_meta")
+    names = about.get("CLASSES") or (data.get("classes") if isinstance(data, Mapping) else None)
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else None
 
 
 OPENMMLAB = (

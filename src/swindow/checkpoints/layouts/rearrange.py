@@ -16,12 +16,10 @@ class Rearrangement(NamedTuple):
     """A way to arrange tensors, and back: ``write(*read(*theirs)) == theirs``.
 
     Attributes:
-        name: what it is, for people.
         read: their tensors to ours.
         write: ours to theirs.
     """
 
-    name: str
     read: Callable[..., Tensors]
     write: Callable[..., Tensors]
 
@@ -30,20 +28,19 @@ def _as_it_is(*tensors: Tensor) -> Tensors:
     return tensors
 
 
-SAME = Rearrangement("as it is", _as_it_is, _as_it_is)
+SAME = Rearrangement(_as_it_is, _as_it_is)
 
 # transformers keeps query, key and value apart: (C, C) each; ours is (3C, C).
-JOINED = Rearrangement("query, key and value joined", lambda q, k, v: (torch.cat((q, k, v)),), lambda x: x.chunk(3))
+JOINED = Rearrangement(lambda q, k, v: (torch.cat((q, k, v)),), lambda x: x.chunk(3))
 
 # torchvision's v2 has a bias (3C,) whose middle third, that of the keys, it sets to 0 whenever it runs.
 WITHOUT_KEYS = Rearrangement(
-    "the keys' third of the bias, which counts as 0, left out",
     lambda x: (x.chunk(3)[0], x.chunk(3)[2]),
     lambda q, v: (torch.cat((q, torch.zeros_like(q), v)),),
 )
 
 # One vector per channel: (1, 1, C) in theirs.
-VECTOR = Rearrangement("without axes of length 1", lambda x: (x.flatten(),), lambda x: (x.view(1, 1, -1),))
+VECTOR = Rearrangement(lambda x: (x.flatten(),), lambda x: (x.view(1, 1, -1),))
 
 
 def _grid(x: Tensor) -> Tensors:
@@ -51,11 +48,11 @@ def _grid(x: Tensor) -> Tensors:
     return (x[0].movedim(0, -1) if x.ndim > 3 else x[0],)
 
 
-FLAT_GRID = Rearrangement("embedding with its grid", _grid, lambda x: (x.flatten(0, -2)[None],))  # (1, L, C)
-CHANNELS_FIRST = Rearrangement("embedding with channels last", _grid, lambda x: (x.movedim(-1, 0)[None],))
+FLAT_GRID = Rearrangement(_grid, lambda x: (x.flatten(0, -2)[None],))  # (1, L, C)
+CHANNELS_FIRST = Rearrangement(_grid, lambda x: (x.movedim(-1, 0)[None],))
 
 
-def _reordered(name: str, theirs: Sequence[tuple[int, ...]]) -> Rearrangement:
+def _reordered(theirs: Sequence[tuple[int, ...]]) -> Rearrangement:
     """For patch merging, whose last axis is (neighbour, channel): their order of neighbours to ours and back.
 
     Ours has the first axis fastest. A neighbour is its (0 or 1) place on each axis.
@@ -66,18 +63,16 @@ def _reordered(name: str, theirs: Sequence[tuple[int, ...]]) -> Rearrangement:
     def ordered(x: Tensor, order: list[int]) -> Tensors:
         return (x.unflatten(-1, (len(order), -1))[..., order, :].flatten(-2),)
 
-    return Rearrangement(name, lambda x: ordered(x, into), lambda x: ordered(x, back))
+    return Rearrangement(lambda x: ordered(x, into), lambda x: ordered(x, back))
 
 
-LEXICOGRAPHIC = _reordered("neighbours in MONAI's mergingv2 order", [*itertools.product((0, 1), repeat=3)])
-MONAI = _reordered(
-    "neighbours in MONAI's merging order",
+LEXICOGRAPHIC = _reordered([*itertools.product((0, 1), repeat=3)])  # MONAI's mergingv2
+MONAI = _reordered(  # its merging
     [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)],
 )
 
 # OpenMMLab merges with nn.Unfold: (channel, 00 01 10 11); ours is (00 10 01 11, channel).
 UNFOLDED = Rearrangement(
-    "channels before neighbours, as nn.Unfold has them",
     lambda x: (x.unflatten(-1, (-1, 4))[..., [0, 2, 1, 3]].transpose(-2, -1).flatten(-2),),
     lambda x: (x.unflatten(-1, (4, -1))[..., [0, 2, 1, 3], :].transpose(-2, -1).flatten(-2),),
 )

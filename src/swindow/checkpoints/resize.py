@@ -1,35 +1,18 @@
-"""A model's tensors by name, and what becomes of them for another window or another number of channels."""
+"""Tables of position biases for another window, and patch embeddings for another number of channels."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import PerAxis, SwinConfig
+from ..config import PerAxis
 from ..errors import ConfigError
-from ..models import SwinModel
 
 Resize = Literal["bicubic", "geometric"]  # ways to resize a table of position biases
-
-
-BACKBONE = "backbone."  # before the names of a SimMIM's backbone
-
-
-def named(model: SwinModel) -> dict[str, Tensor]:
-    """Returns a model's tensors by the names in the layouts' tables, which are the same in a SimMIM's backbone."""
-    return {name.removeprefix(BACKBONE): tensor for name, tensor in model.state_dict().items()}
-
-
-def fill(model: SwinModel, tensors: Mapping[str, Tensor]) -> None:
-    """Gives a model these tensors, by the names in the layouts' tables, as they are."""
-    full = {name.removeprefix(BACKBONE): name for name in model.state_dict()}
-    model.load_state_dict({full[name]: tensor for name, tensor in tensors.items()}, assign=True)
 
 
 def check_resize(how: str) -> None:
@@ -112,36 +95,3 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
     turn = torch.arange(channels) % old
     copies = turn.bincount(minlength=old)[turn].to(weight)  # (channels,)
     return weight[:, turn] / copies.view(-1, *(1,) * (weight.ndim - 2))
-
-
-def adapt(
-    tensors: dict[str, Tensor], config: SwinConfig, in_chans: int | None, window_size: Any, how: Resize = "bicubic"
-) -> tuple[dict[str, Tensor], SwinConfig, dict[str, str]]:
-    """Returns tensors and config for other channels and windows, and what was done to which tensor.
-
-    A table is resized; a continuous bias is left as it is and keeps the window that it was trained with.
-    """
-    done: dict[str, str] = {}
-    tensors = dict(tensors)
-    if in_chans is not None and in_chans != config.in_chans:
-        if config.decoder_stride:
-            raise ConfigError(
-                f"in_chans: got {in_chans} for a SimMIM, whose decoder draws {config.in_chans} channels, expected that "
-                "many; try num_classes= too, which leaves the decoder out"
-            )
-        key = "patch_embed.proj.weight"
-        tensors[key] = adapt_channels(tensors[key], in_chans)
-        done[key] = f"from {config.in_chans} to {in_chans} channels, sum kept"
-        config = config.replace(in_chans=in_chans)
-    if window_size is not None:
-        wanted = config.replace(window_size=window_size)
-        for key, tensor in tensors.items():
-            if key.endswith("position_bias.table"):
-                stage = int(key.split(".")[1])
-                old, new = config.window_size[stage], wanted.window_size[stage]
-                tensors[key] = resize_table(tensor, old, new, how)
-                done |= {} if old == new else {key: f"from window {old} to {new}, {how}"}
-        if config.position_bias == "continuous" and config.pretrained_window_size is None:
-            wanted = dataclasses.replace(wanted, pretrained_window_size=config.window_size)
-        config = wanted
-    return tensors, config, done

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 from .. import windows
 from ..config import PerAxis, SwinConfig
 from ..windows import SizeRule
+from .evidence import Evidence
+from .match import Buffer
 
 
 class Block(NamedTuple):
@@ -79,33 +81,34 @@ def maps(config: SwinConfig, input_size: PerAxis, rounds_down: bool = False) -> 
 # --- what they tell ---------------------------------------------------------------------------------------------------
 
 
-class Facts(NamedTuple):
-    """What buffers say of a model, by stage; None where they do not."""
+def evidence_of(found: Sequence[Buffer], patch_size: PerAxis) -> Evidence:
+    """Returns what the buffers of a file say: windows, those they were trained with, the size of images.
 
-    windows: dict[int, PerAxis]
-    trained: dict[int, PerAxis]
-    grids: dict[int, PerAxis]
-
-
-def facts(found: Iterable[tuple[str, int, Tensor]], axes: int) -> Facts:
-    """Reads (kind, stage, tensor) of every buffer of a file."""
-    known = Facts({}, {}, {})
-    later = []
-    for kind, stage, tensor in found:
-        if kind in ("index", "flat_index") and stage not in known.windows:
+    Args:
+        found: the buffers.
+        patch_size: pixels per axis.
+    """
+    axes = len(patch_size)
+    windows: dict[int, PerAxis] = {}
+    trained: dict[int, PerAxis] = {}
+    grids: dict[int, PerAxis] = {}
+    for kind, stage, _, _, tensor in found:
+        if kind in ("index", "flat_index") and stage not in windows:
             side = math.isqrt(tensor.numel())
             if side * side == tensor.numel():
-                known.windows[stage] = _window(tensor.reshape(side, side).long(), axes)
-        elif kind == "coordinates" and stage not in known.trained and tensor.ndim == axes + 2:
+                windows[stage] = _window(tensor.reshape(side, side).long(), axes)
+        elif kind == "coordinates" and stage not in trained and tensor.ndim == axes + 2:
             window = tuple((size + 1) // 2 for size in tensor.shape[1:-1])
-            known.windows.setdefault(stage, window)
-            known.trained[stage] = _trained(tensor, window)
-        elif kind == "mask":
-            later.append((stage, tensor))
-    for stage, tensor in later:
-        if stage in known.windows and stage not in known.grids and tensor.ndim == 3:
-            known.grids[stage] = _grid(tensor, known.windows[stage])
-    return known
+            windows.setdefault(stage, window)
+            trained[stage] = _trained(tensor, window)
+    for kind, stage, _, _, tensor in found:
+        if kind == "mask" and stage in windows and stage not in grids and tensor.ndim == 3:
+            grids[stage] = _grid(tensor, windows[stage])
+    size = None
+    if grids:  # exact, since the official code takes no other sizes
+        first = min(grids)
+        size = tuple(g * 2**first * patch for g, patch in zip(grids[first], patch_size))
+    return Evidence("its buffers", windows=windows, trained=trained, input_size=size)
 
 
 def _window(found: Tensor, axes: int) -> PerAxis:
@@ -146,16 +149,3 @@ def mismatch(tensor: Tensor, expected: Tensor | None) -> bool:
     if tensor.is_floating_point():
         return not torch.allclose(tensor.float(), expected.float(), atol=2e-2 if tensor.dtype.itemsize < 4 else 1e-4)
     return not torch.equal(tensor.long(), expected.long())
-
-
-def settled(nominal: PerAxis, grids: list[PerAxis], how: str | None) -> Mapping[int, PerAxis]:
-    """The window of every stage, of a model that is built for maps of these sizes."""
-    found = {}
-    for stage, grid in enumerate(grids):
-        if how == "axis":
-            found[stage] = tuple(min(w, g) for w, g in zip(nominal, grid))
-        elif how is not None and min(grid) <= min(nominal):
-            found[stage] = (min(grid),) * len(grid)
-        else:
-            found[stage] = nominal
-    return found

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ..card import ModelCard
+from ..checkpoints import describe, save
+from ..checkpoints.files import checked, reason
+from ..checkpoints.saving import check_suffix, is_folder
 from ..errors import CheckpointError, OutputError
 from ..models import SimMIM, SwinModel, SwinTransformer
-from .describing import describe
-from .files import checked, reason
-from .loading import load
-from .saving import check_suffix, is_folder, save
+from .models import load
 
 NEAR = 2e-5  # largest difference over largest value, fp32
 RULES = ("shrink", "shift_single", "mask_padding", "patch_remainder")
