@@ -138,10 +138,18 @@ class SwinConfig:
         if isinstance(given, int):
             given = (given,) * self.num_stages
         if not isinstance(given, (tuple, list)) or len(given) != self.num_stages:
+            one = tuple(given) if isinstance(given, (tuple, list)) and len(given) == self.ndim else (7,) * self.ndim
             raise ConfigError(
-                f"{field}: got {given!r}, expected one int or one entry for each of the "
-                f"{self.num_stages} stages; try {((7,) * self.ndim,) * self.num_stages}"
+                f"{field}: got {given!r}, expected one int or one entry for each of the {self.num_stages} stages; try "
+                f"{field}={(one,) * self.num_stages}"
             )
+        for window in given:
+            if isinstance(window, (tuple, list)) and len(window) != self.ndim:
+                raise ConfigError(
+                    f"got patch_size {self.patch_size} of {_axes(self.ndim)} and in {field} {window!r} of "
+                    f"{_axes(len(window))}, expected one number per axis in both; try another, "
+                    f"for instance patch_size={(self.patch_size[0],) * len(window)}"
+                )
         axes = ((w,) * self.ndim if isinstance(w, int) else w for w in given)
         return tuple(_ints(f"{field}[{i}]", w, least=1, length=self.ndim) for i, w in enumerate(axes))
 
@@ -206,8 +214,14 @@ class SwinConfig:
         return self.head_dim or tuple(self.width(i) // heads for i, heads in enumerate(self.num_heads))
 
     def width(self, stage: int) -> int:
-        """Channels of a stage: ``embed_dim * 2**stage``."""
-        return self.embed_dim * 2**stage
+        """Channels of a stage: ``embed_dim * 2**stage``; as in an index, -1 is the last one.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
+        if not -self.num_stages <= stage < self.num_stages:
+            raise ConfigError(f"width: got stage {stage}, expected one of {self.num_stages}, from 0")
+        return self.embed_dim * 2 ** (stage % self.num_stages)
 
     def replace(self, **fields: Any) -> SwinConfig:
         """Returns a copy with some fields changed; another number of axes needs ``merge_axes`` too.
@@ -309,6 +323,11 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 def _either(known: tuple[object, ...]) -> str:
     """``'a', 'b' or 'c'``."""
     return f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+
+
+def _axes(count: int) -> str:
+    """``1 axis``, ``2 axes``."""
+    return f"{count} ax{'i' if count == 1 else 'e'}s"
 
 
 def _tuples(value: Any) -> Any:

@@ -19,7 +19,7 @@ from ..models import create as untrained
 from ..models.assemble import assemble, named
 from ..models.init import SeededInit
 from ..variants import variant_config
-from ..weights import PUBLISHED, default_of
+from ..weights import PUBLISHED, default_of, published
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -35,7 +35,8 @@ def create(
     It is a SwinTransformer; a SimMIM where ``decoder_stride`` is above 0.
 
     Args:
-        variant: a name from ``swindow.list_variants()``.
+        variant: a name from ``swindow.list_variants()``; with ``pretrained`` also a published name, for instance timm's
+            ``"swin_tiny_patch4_window7_224.ms_in1k"``.
         pretrained: whether to take published weights, downloaded once; True: the best of the variant on ImageNet-1k by
             those who trained it first, or a tag, for instance ``"ms_in22k"`` (``swindow weights`` lists them).
         seed: of random weights, from 0 to 2**63 - 1: all of an untrained model, a new head of a pretrained one. They
@@ -54,14 +55,17 @@ def create(
     """
     if pretrained is False:
         return untrained(variant, seed=seed, **fields)
-    fields.setdefault("drop_path_rate", variant_config(variant).drop_path_rate)
-    row = default_of(variant)
+    row = published(variant)  # by a name of theirs
+    if row is None:
+        variant_config(variant)  # a name that is none is told as such
+        row = default_of(variant)
+    fields.setdefault("drop_path_rate", variant_config(row.variant).drop_path_rate)
     if pretrained is not True:
-        known = [other for other in PUBLISHED if other.variant == variant]
-        tags = [other.tag for other in known]
-        if pretrained not in tags:
-            raise ConfigError(f"pretrained: got {pretrained!r}, expected True or, for {variant}, {' or '.join(tags)}")
-        row = known[tags.index(pretrained)]
+        known = {other.tag: other for other in PUBLISHED if other.variant == row.variant}
+        if pretrained not in known:
+            names = " or ".join(known)
+            raise ConfigError(f"pretrained: got {pretrained!r}, expected True or, for {row.variant}, {names}")
+        row = known[pretrained]
     with nullcontext() if seed is None else SeededInit(seed):
         return load(row.name, **fields).train()
 

@@ -18,7 +18,8 @@ from ..config import PerAxis, SwinConfig
 from ..errors import CheckpointError, ConfigError, OutputError
 from ..models import SwinModel
 from ..models.assemble import named
-from ..variants import image_size, variant_of
+from ..sizes import image_size
+from ..variants import variant_of
 from .buffers import BUFFERS, Block, maps
 from .files import checked, reason, replacing
 from .header import carried, check_names, header
@@ -204,15 +205,13 @@ def _plus_buffers(
 
 def _size(model: SwinModel, layout: Layout, input_size: int | tuple[int, ...] | None) -> PerAxis:
     """The size of images, in pixels per axis, that a file is written for."""
-    config = model.config
-    size: Any = input_size or (model.card or ModelCard()).pixels(config.ndim)
-    variant = variant_of(config)
-    if size is None and variant is not None:
-        size = image_size(variant)
-    if size is None:
+    config, card = model.config, model.card or ModelCard()
+    size: Any = input_size or card.pixels(config.ndim)
+    if size is None and layout.needs_size and variant_of(config) is None:
         raise CheckpointError(
             f"layout {layout.name!r} is written for one size of images, and the model knows none; try input_size=224"
         )
+    size = size or image_size(config, card)
     size = (size,) * config.ndim if isinstance(size, int) else tuple(size)
     if len(size) != config.ndim or not all(isinstance(s, int) and s > 0 for s in size):
         raise ConfigError(

@@ -1,0 +1,355 @@
+"""Loading in four steps: what each gives, what a caller may ask for, and that nothing is changed behind a back."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import swindow
+from helpers.definition import difference, randomise
+from helpers.peers import peer
+from swindow import CheckpointError, ConfigError
+from swindow.card import ModelCard
+from swindow.checkpoints.evidence import TENSORS, Evidence, merge, of_tensors
+from swindow.checkpoints.fill import fill
+from swindow.checkpoints.infer import infer
+from swindow.checkpoints.loading import beside, load_parts
+from swindow.checkpoints.match import match
+from swindow.checkpoints.parts import Request
+from swindow.checkpoints.read import read
+from swindow.models import build
+
+FIELDS = {"embed_dim": 8, "depths": (1, 2), "num_heads": (1, 2), "num_classes": 4, "window_size": 4}
+
+
+@pytest.fixture
+def model():
+    return randomise(build(swindow.SwinConfig(**FIELDS))).eval()
+
+
+@pytest.fixture
+def official(model, tmp_path):
+    swindow.save(model, tmp_path / "official.pth", "microsoft", input_size=32)
+    return torch.load(tmp_path / "official.pth", weights_only=True)
+
+
+def same(model, other):
+    return all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+# --- the steps --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["swindow", "microsoft", "timm", "torchvision", "mmpretrain", "transformers"])
+def test_no_step_changes_what_it_is_given(model, tmp_path, layout):
+    path = tmp_path / ("m" if layout == "transformers" else "m.safetensors")
+    swindow.save(model, path, layout, input_size=32)
+    found = read(path)
+    before = {key: tensor.clone() for key, tensor in found.tensors.items()}
+    matched = match(found.name, found.tensors)
+    ours = {name: tensor.clone() for name, tensor in matched.tensors.items()}
+    inferred = infer(found.name, matched, Evidence("config"), beside(found))
+    dropped, config = dict(matched.dropped), inferred.config
+    parts = fill(found, matched, inferred)
+    again = fill(found, matched, inferred)
+    changed = swindow.checkpoints.adapted(parts, {"num_classes": 7, "window_size": 2, "in_chans": 1})
+    assert changed.config != parts.config == config == inferred.config
+    assert found.tensors.keys() == before.keys()
+    assert all(torch.equal(found.tensors[key], tensor) for key, tensor in before.items())
+    assert matched.tensors.keys() == ours.keys()
+    assert all(torch.equal(matched.tensors[key], tensor) for key, tensor in ours.items())
+    assert matched.dropped == dropped
+    assert all(torch.equal(parts.tensors[key], tensor) for key, tensor in again.tensors.items())
+    assert parts.report == again.report
+
+
+def test_evidence_that_stands_first_counts(model):
+    tensors = of_tensors("f", dict(model.state_dict()))
+    caller = Evidence("config", {"shrink": "min", "depths": [1, 2]})
+    said = Evidence("config.json", {"shrink": "axis", "norm_eps": 1e-6})
+    fields, kept, unused = merge("f", [caller, tensors, said, Evidence("its library", {"norm_eps": 1e-3})])
+    assert (fields["shrink"], fields["norm_eps"], fields["num_heads"]) == ("min", 1e-6, (1, 2))
+    assert len(kept) == 4
+    assert unused == {}
+
+
+def test_contradictions(model):
+    tensors = of_tensors("f", dict(model.state_dict()))
+    assert tensors.source == TENSORS
+    wrong = {"embed_dim": 16, "norm_eps": 1e-6}
+    with pytest.raises(ConfigError, match="embed_dim 16 does not fit f, whose tensors have 8"):
+        merge("f", [Evidence("config", wrong), tensors])
+    with pytest.raises(CheckpointError, match=r"have embed_dim 8, config.json says 16; they are of different"):
+        merge("f", [Evidence("config"), tensors, Evidence("config.json", wrong)])
+    fields, kept, unused = merge("f", [Evidence("config"), tensors, Evidence("config.json", wrong, certain=False)])
+    assert "norm_eps" not in fields
+    assert [said.source for said in kept] == ["config", TENSORS]
+    assert "not used" in unused["config.json"]
+
+
+def test_the_header_of_a_file_and_its_tensors(model, tmp_path):
+    """Also for a model that has what tensors do not tell, or tell otherwise."""
+    fields = {**FIELDS, "similarity": "cosine", "merge_axes": (0,), "mlp_ratio": 3.3, "norm_eps": 1e-3}
+    odd = randomise(build(swindow.SwinConfig(**fields))).eval()
+    swindow.save(odd, tmp_path / "odd.safetensors")
+    found = swindow.load(tmp_path / "odd.safetensors")
+    assert found.config == odd.config
+    assert same(found, odd)
+    header = json.dumps({"config": model.config.replace(depths=(2, 2)).to_dict(), "card": {}})
+    save_file(dict(model.state_dict()), tmp_path / "m.safetensors", {"swindow": header})
+    with pytest.raises(CheckpointError, match=r"tensors have depths \(1, 2\), its header says \(2, 2\)"):
+        swindow.load(tmp_path / "m.safetensors")
+
+
+# --- what a caller asks for -------------------------------------------------------------------------------------------
+
+
+def test_fields_of_load_are_those_of_the_config():
+    from swindow.config import SwinConfig, SwinConfigFields
+
+    assert list(SwinConfigFields.__annotations__) == list(SwinConfig.__dataclass_fields__)
+    with pytest.raises(ConfigError, match=r"'out_norm' is no field.*out_norms"):
+        swindow.load({}, out_norm=True)
+
+
+@pytest.mark.parametrize("layout", ["microsoft", "timm", "torchvision", "transformers", "mmpretrain"])
+def test_a_backbone_from_a_classifier(model, tmp_path, layout):
+    path = tmp_path / ("m" if layout == "transformers" else "m.safetensors")
+    swindow.save(model, path, layout, input_size=32)
+    found = swindow.load(path, num_classes=0, out_norms=True, out_indices=(0, 1), frozen_stages=1)
+    report = found.load_report
+    kept = layout == "mmpretrain"  # where a classifier's norm is that of its last map
+    names = tuple(f"out_norms.{i}.{kind}" for i in ((0,) if kept else (0, 1)) for kind in ("weight", "bias"))
+    assert report.initialised == names
+    assert report.matched == len(model.state_dict()) - (2 if kept else 4)  # without head and final norm
+    assert sorted(report.dropped.values()).count("num_classes was given") == 2
+    x = torch.randn(1, 3, 32, 32)
+    model.config = model.config.replace(out_indices=(0, 1))
+    for mine, theirs in zip(found.pyramid(x), model.pyramid(x), strict=True):
+        norm = model.norm if kept and theirs.shape[1] == 16 else nn.LayerNorm(theirs.shape[1])
+        assert difference(mine, norm(theirs.movedim(1, -1)).movedim(-1, 1)) <= 2e-5
+    assert not any(p.requires_grad for p in found.stages[0].parameters())
+    assert all(p.requires_grad for p in found.stages[1].parameters())
+
+
+def test_a_classifier_from_a_backbone(model, tmp_path):
+    """The norm of its last map is the final norm."""
+    backbone = randomise(build(swindow.SwinConfig(**{**FIELDS, "num_classes": 0, "out_norms": True}))).eval()
+    swindow.save(backbone, tmp_path / "b.safetensors", "forks")
+    found = swindow.load(tmp_path / "b.safetensors", num_classes=3, out_norms=False)
+    assert torch.equal(found.norm.weight, backbone.out_norms["1"].weight)
+    assert found.load_report.initialised == ("head.weight", "head.bias")
+    assert set(found.load_report.dropped) == {"backbone.norm0.weight", "backbone.norm0.bias"} | {
+        key for key, why in found.load_report.dropped.items() if why.startswith("worked out")
+    }
+    some = swindow.load(tmp_path / "b.safetensors", out_indices=(1,))
+    assert list(some.out_norms) == ["1"]
+
+
+def test_pretraining_from_a_classifier(model, official):
+    found = swindow.load(official, decoder_stride=8)
+    assert isinstance(found, swindow.models.SimMIM)
+    assert found.load_report.initialised == ("mask_token", "decoder.proj.weight", "decoder.proj.bias")
+    assert set(found.load_report.dropped) >= {"head.weight", "head.bias"}
+    assert found(torch.randn(1, 3, 32, 32), torch.zeros(1, 8, 8)).shape == (1, 3, 32, 32)
+
+
+def test_new_parts_are_drawn_as_at_first(official):
+    torch.manual_seed(0)
+    head = swindow.load(official, num_classes=500).head.weight.detach()
+    assert abs(float(head.std()) - 0.02) < 2e-3
+    half = swindow.load(official, num_classes=3, out_norms=True, dtype=torch.float16)
+    assert {p.dtype for p in half.parameters()} == {torch.float16}
+
+
+@pytest.mark.parametrize("change", [{"embed_dim": 16}, {"depths": (1, 3)}, {"patch_norm": False}, {"qkv_bias": False}])
+def test_what_tensors_tell_cannot_be_changed(official, change):
+    with pytest.raises(ConfigError, match=r"does not fit the state dict, whose tensors have"):
+        swindow.load(official, **change)
+
+
+# --- heads ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_projection_head_is_left_out_where_it_is_not_wanted(model, official):
+    """As EsViT's files have it: a student and a teacher, wrapped, each with two heads of several layers."""
+    body = {key: value for key, value in official.items() if not key.startswith("head.")}
+    head = {f"{h}.mlp.{i}.weight": torch.randn(4, 4) for h in ("head", "head_dense") for i in (0, 2)}
+    head |= {f"{h}.last_layer.weight_{k}": torch.randn(4, 4) for h in ("head", "head_dense") for k in "gv"}
+    student = {f"module.{key}": value for key, value in {**body, **head}.items()}
+    teacher = {
+        key: value + 1 if value.is_floating_point() and "attn" not in key else value for key, value in student.items()
+    }
+    file = {"student": student, "teacher": teacher, "epoch": 3}
+    with pytest.raises(CheckpointError, match=r"8 of its keys have no place.*try num_classes="):
+        swindow.load(file)
+    with pytest.raises(CheckpointError, match=r"try num_classes="):
+        swindow.load(file, layout="microsoft")
+    for classes in (0, 5):
+        found = swindow.load(file, num_classes=classes)
+        assert {key for key, why in found.load_report.dropped.items() if why == "num_classes was given"} == {
+            f"module.{key}" for key in head
+        }
+        assert found.load_report.dropped["student"] == "other weights, beside 'teacher'; part='student' takes them"
+        assert torch.equal(found.norm.weight, model.norm.weight + 1)
+    assert torch.equal(swindow.load(file, part="student", num_classes=0).norm.weight, model.norm.weight)
+
+
+def test_a_part_is_chosen(model, official, tmp_path):
+    average = {key: value * 2 if key == "norm.weight" else value for key, value in official.items()}
+    torch.save({"state_dict": official, "state_dict_ema": average, "mine": average}, tmp_path / "f.pth")
+    plain = swindow.load(tmp_path / "f.pth")
+    assert plain.load_report.dropped["state_dict_ema"].endswith("part='state_dict_ema' takes them")
+    assert torch.equal(plain.norm.weight, model.norm.weight)
+    for part in ("state_dict_ema", "mine"):
+        assert torch.equal(swindow.load(tmp_path / "f.pth", part=part).norm.weight, 2 * model.norm.weight)
+    with pytest.raises(CheckpointError, match=r"part='teacher', expected one of 'state_dict', 'state_dict_ema'"):
+        swindow.load(tmp_path / "f.pth", part="teacher")
+    with pytest.raises(CheckpointError, match=r"expected none, as it is one state dict"):
+        swindow.load(official, part="teacher")
+    swindow.save(model, tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match=r"no parts"):
+        swindow.load(tmp_path / "m.safetensors", part="teacher")
+
+
+def test_monai_after_self_supervised_training():
+    """Keys of ``model_swinvit.pt``: ``module.``, other names in the MLP, three heads; against MONAI's own model."""
+    peer("monai")
+    from monai.networks.nets import SwinUNETR
+
+    theirs = randomise(
+        SwinUNETR(
+            in_channels=1, out_channels=2, feature_size=12, window_size=2, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8)
+        )
+    )
+    file = {}
+    for key, value in theirs.swinViT.state_dict().items():
+        file["module." + key.replace("linear1", "fc1").replace("linear2", "fc2")] = value
+    for head in ("rotation_head", "contrastive_head", "convTrans3d"):
+        file |= {f"module.{head}.{kind}": torch.randn(4) for kind in ("weight", "bias")}
+    found = swindow.load({"state_dict": file, "epoch": 1})
+    assert found.load_report.layout == "monai"
+    assert {key for key, why in found.load_report.dropped.items() if why == "a head of pre-training"} == {
+        key for key in file if "head" in key or "conv" in key
+    }
+    live = swindow.adopt(theirs)
+    assert found.config == live.config.replace(drop_path_rate=found.config.drop_path_rate)
+    assert same(found, live)
+    x = torch.randn(1, 1, 32, 32, 32)
+    maps = theirs.swinViT.eval()(x, normalize=False)
+    merged = found.patch_embed(x)
+    for stage, wanted in zip(found.stages, maps[1:], strict=True):
+        _, merged = stage(merged)
+        assert difference(merged.movedim(-1, 1), wanted) <= 2e-5
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("layers.0.residual_group.blocks.0.norm1.weight", "SwinIR"),
+        ("patch_embed.proj.0.weight", "CTransPath"),
+        ("stages.0.blocks.0.attn.meta_mlp.fc1.weight", "swinv2_cr"),
+        ("layers_up.1.blocks.0.norm1.weight", "Swin-Unet"),
+    ],
+)
+def test_models_that_are_none_of_ours_are_named(official, key, what):
+    weights = {
+        name: value for name, value in official.items() if what != "CTransPath" or not name.startswith("patch_embed")
+    }
+    with pytest.raises(CheckpointError, match=f"is of .*{what}"):
+        swindow.load({**weights, key: torch.zeros(4, 4)})
+    with pytest.raises(CheckpointError, match=f"is of .*{what}"):
+        swindow.load({key: torch.zeros(4, 4)})
+
+
+# --- files and memory -------------------------------------------------------------------------------------------------
+
+OVERWRITE = """
+import sys, torch, swindow
+path = sys.argv[1]
+model = swindow.load(path)
+torch.save({key: value + 0 for key, value in model.state_dict().items()}, path)  # in place, and smaller or larger
+print(float(sum(value.double().sum() for value in model.state_dict().values())))
+print(float(model(torch.ones(1, 3, 32, 32)).sum()))
+"""
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("layout", ["swindow", "microsoft"])
+def test_a_file_may_be_overwritten_while_its_model_lives(model, tmp_path, suffix, layout):
+    path = tmp_path / f"m{suffix}"
+    swindow.save(model, path, layout, input_size=32)
+    done = subprocess.run([sys.executable, "-c", OVERWRITE, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    total, logits = map(float, done.stdout.split())
+    assert total == pytest.approx(float(sum(v.double().sum() for v in model.state_dict().values())))
+    assert logits == pytest.approx(float(model(torch.ones(1, 3, 32, 32)).sum()), rel=1e-4)
+    assert torch.load(io.BytesIO(path.read_bytes()), weights_only=True).keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_is_mapped_on_request(model, tmp_path, suffix):
+    """Then a byte that changes in the file is seen by the model; copied, it is not."""
+    path = tmp_path / f"m{suffix}"
+    swindow.save(model, path)
+    value = model.norm.weight.detach()
+    copied, mapped = swindow.load(path), swindow.load(path, mmap=True)
+    whole = path.read_bytes()
+    place = whole.index(value.numpy().tobytes())
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write((value + 1).numpy().tobytes())
+    assert torch.equal(copied.norm.weight, value)
+    assert torch.equal(mapped.norm.weight, value + 1)
+    with torch.no_grad():
+        mapped.norm.weight.zero_()  # a page of its own: the file stays
+    assert value.add(1).numpy().tobytes() in path.read_bytes()
+
+
+def test_saving_to_the_path_of_a_mapped_model(model, tmp_path):
+    path = tmp_path / "m.safetensors"
+    swindow.save(model, path)
+    mapped = swindow.load(path, mmap=True)
+    swindow.save(mapped, path)
+    assert same(mapped, model)
+    assert all(torch.equal(value, load_file(path)[name]) for name, value in model.state_dict().items())
+
+
+def test_a_state_dict_is_copied(model):
+    weights = dict(model.state_dict())
+    found = swindow.load(weights)
+    with torch.no_grad():
+        found.norm.weight.zero_()
+    assert not torch.equal(model.norm.weight, found.norm.weight)
+    shared = swindow.load(weights, mmap=True)
+    assert shared.norm.weight.data_ptr() == model.norm.weight.data_ptr()
+
+
+def test_checksums_are_verified_on_request_only(model, tmp_path):
+    path = tmp_path / "m.pth"
+    swindow.save(model, path)
+    whole = path.read_bytes()
+    place = whole.index(model.norm.weight.detach().numpy().tobytes())
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(CheckpointError, match=r"does not fit its checksum.*verify=False"):
+        swindow.load(path)
+    found = swindow.load(path, verify=False)
+    assert difference(found.norm.weight, model.norm.weight) <= 1e-5
+    assert not torch.equal(found.norm.weight, model.norm.weight)
+
+
+def test_parts_are_the_model(model, tmp_path):
+    model.card = ModelCard(class_names=("a", "b", "c", "d"))
+    swindow.save(model, tmp_path / "m.safetensors")
+    parts = load_parts(tmp_path / "m.safetensors", Request())
+    assert parts.config == model.config
+    assert parts.card == model.card
+    assert parts.tensors.keys() == model.state_dict().keys()
+    assert parts.report.matched == len(parts.tensors)
