@@ -18,6 +18,7 @@ from helpers.definition import difference, randomise
 from helpers.peers import peer
 from swindow import CheckpointError, ConfigError, weights
 from swindow.checkpoints import download
+from swindow.cli.shared import checked_name
 from swindow.variants import PARAMETERS, VARIANTS, image_size
 from swindow.weights import PUBLISHED, published
 
@@ -95,6 +96,45 @@ def test_names_of_other_libraries(name, row):
 def test_what_is_no_name():
     for name in ("swin_tiny", "swin_tiny.ms", "model.safetensors", "", "timm/", "microsoft/", "cat.jpg"):
         assert published(name) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("swin_tiny.ms_in2k", "swin_tiny.ms_in22k"),
+        ("swin_tiny_patch4_window7_224.ms_in1", "swin_tiny_patch4_window7_224.ms_in1k"),
+        ("swinv2_tiny_window8_265.ms_in1k", "swinv2_tiny_window8_256.ms_in1k"),
+        ("timm/swin_tiny_patch4_window7_224.ms_in1", "timm/swin_tiny_patch4_window7_224.ms_in1k"),
+        ("microsoft/swin-tiny-patch4-window7-22", "microsoft/swin-tiny-patch4-window7-224"),
+    ],
+)
+def test_misspelt_names_get_the_right_one(wrong, right, run):
+    assert published(right) is not None
+    assert weights.suggestions(wrong).startswith(f" (did you mean {right!r}")
+    for command in ("predict", "inspect", "explain"):
+        code, _, error = run(command, wrong, *(() if command == "inspect" else ("cat.jpg",)))
+        assert code == 2
+        assert error.startswith(f"swindow: error: unknown weights {wrong!r} (did you mean {right!r}")
+        assert error.endswith("; 'swindow weights' lists all\n")
+
+
+def test_suggestions_know_torchvisions_names():
+    assert weights.suggestions("swin_v2_tt").startswith(" (did you mean 'swin_v2_t' or ")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "swin_tiny.pth",
+        "swin_tiny_patch4_window7_224.pth",
+        "runs/swin_tiny.ms_in1",
+        "./swin_tiny.ms_in1",
+        "timm/swin_tiny_patch4_window7_224.pth",
+        "model.ms_backup",
+    ],
+)
+def test_wrong_paths_get_no_names_of_weights(path):
+    checked_name(path)  # what is wrong with it, load says
 
 
 # --- by name ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .errors import ConfigError
+from .errors import ConfigError, nearest
 
 OFFICIAL = "https://github.com/SwinTransformer/storage/releases/download/"
 S3 = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
@@ -411,6 +411,21 @@ def find(pattern: str = "") -> list[Published]:
     """Returns the weights with a text in their name, in one of their other names, or in what they were trained on."""
     wanted = pattern.lower()
     return [row for row in PUBLISHED if any(wanted in text.lower() for text in (*_names(row), row.data))]
+
+
+def suggestions(name: str) -> str:
+    """Returns ``" (did you mean 'a' or 'b'?)"`` for the nearest of all names that weights have; "" where none is near.
+
+    A name without a slash gets names without one: timm's and ours, not those of repositories.
+
+    Example:
+        >>> suggestions("swin_s3_tiny_224.ms_in1")
+        " (did you mean 'swin_s3_tiny_224.ms_in1k' or 'swin_s3_tiny.ms_in1k' or 'swin_s3_tiny_224'?)"
+        >>> suggestions("resnet50.tv_in1k.pth")
+        ''
+    """
+    known = (one for row in PUBLISHED for one in sorted(_names(row)) if ("/" in one) == ("/" in name))
+    return nearest(name, dict.fromkeys(known))
 
 
 def _names(row: Published) -> set[str]:

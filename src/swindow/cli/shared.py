@@ -163,14 +163,18 @@ def open_predictor(
 
 def checked_name(checkpoint: str) -> None:
     """Raises ConfigError for what can only be a variant's or a published name, misspelt; the nearest are named."""
-    if "/" in checkpoint or Path(checkpoint).exists() or weights_.published(checkpoint) is not None:
+    if Path(checkpoint).exists() or weights_.published(checkpoint) is not None:
         return
-    variant, _, tag = checkpoint.partition(".")
-    if not tag:
+    repository = checkpoint.startswith(("timm/", "microsoft/"))
+    if "/" in checkpoint and not repository:
+        return
+    variant, _, tag = checkpoint.rpartition("/")[2].partition(".")
+    if tag.startswith(("ms_", "tv_")) or (repository and not tag):
+        near = weights_.suggestions(checkpoint)
+        if near or variant in variants_.VARIANTS:
+            raise ConfigError(f"unknown weights {checkpoint!r}{near}; 'swindow weights' lists all")
+    elif not tag:
         variants_.variant_config(checkpoint)
-    elif variant in variants_.VARIANTS and tag.startswith(("ms_", "tv_")):
-        names = [row.name for row in weights_.PUBLISHED]
-        raise ConfigError(f"unknown weights {checkpoint!r}{nearest(checkpoint, names)}; 'swindow weights' lists all")
 
 
 def class_number(target: str, names: Sequence[str], count: int) -> int:
