@@ -137,6 +137,33 @@ def test_wrong_paths_get_no_names_of_weights(path):
     checked_name(path)  # what is wrong with it, load says
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("swinv2_cr_tiny_ns_224", "timm's swinv2_cr, another architecture than SwinV2"),
+        ("timm/swinv2_cr_tiny_ns_224.sw_in1k", "timm's swinv2_cr, another architecture than SwinV2"),
+        ("hf://timm/SwinV2_CR_small_224.sw_in1k", "timm's swinv2_cr, another architecture than SwinV2"),
+        ("SwinIR_real_sr_x4", "SwinIR, which restores images"),
+        ("ctranspath.pth", "CTransPath, which has convolutions"),
+        ("hf://1aurent/swin_tiny_patch4_window7_224.CTransPath", "CTransPath, which has convolutions"),
+    ],
+)
+def test_names_of_other_architectures_are_refused(name, what, run, tmp_path, monkeypatch):
+    assert weights.refused(name).startswith(what)
+    code, _, error = run("inspect", name)
+    assert (code, error.startswith(f"swindow: error: {name}: got the name of {what}")) == (2, True)
+    if "/" not in name:  # a file of that name is looked into
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / name).write_bytes(b"")
+        checked_name(name)
+
+
+def test_no_published_name_is_refused():
+    names = [name for row in PUBLISHED for name in weights._names(row)]
+    paths = ["runs/old/swinir.pth", "swin_tiny", "swinv2_cr", "cat.jpg", ""]
+    assert [name for name in (*names, *VARIANTS, *paths) if weights.refused(name)] == []
+
+
 # --- by name ----------------------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,14 @@ DATA = {
 }
 
 
+# What names begin with that are taken for Swin's, in lower case, and what such weights are.
+NOT_OURS = {
+    "swinv2_cr_": "timm's swinv2_cr, another architecture than SwinV2",
+    "swinir": "SwinIR, which restores images: Swin's blocks in another architecture",
+    "ctranspath": "CTransPath, which has convolutions where Swin embeds patches",
+}
+
+
 class Published(NamedTuple):
     """One published file of weights.
 
@@ -426,6 +434,25 @@ def suggestions(name: str) -> str:
     """
     known = (one for row in PUBLISHED for one in sorted(_names(row)) if ("/" in one) == ("/" in name))
     return nearest(name, dict.fromkeys(known))
+
+
+def refused(name: str) -> str | None:
+    """Returns what weights are that are called like Swin's, and are of another architecture; None: not known as such.
+
+    Args:
+        name: of weights, of a repository, or its address, with any tag: capitals do not matter.
+
+    Example:
+        >>> refused("hf://timm/swinv2_cr_tiny_ns_224.sw_in1k")
+        "timm's swinv2_cr, another architecture than SwinV2"
+        >>> refused("1aurent/swin_tiny_patch4_window7_224.CTransPath")
+        'CTransPath, which has convolutions where Swin embeds patches'
+    """
+    organisation, _, last = name.lower().removeprefix("hf://").rpartition("/")
+    if "/" in organisation:  # a path
+        return None
+    parts = (last, last.partition(".")[2])  # the name, and its tag
+    return next((what for start, what in NOT_OURS.items() if any(part.startswith(start) for part in parts)), None)
 
 
 def _names(row: Published) -> set[str]:

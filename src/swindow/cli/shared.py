@@ -162,9 +162,12 @@ def open_predictor(
 
 
 def checked_name(checkpoint: str) -> None:
-    """Raises ConfigError for what can only be a variant's or a published name, misspelt; the nearest are named."""
+    """Raises ConfigError for what can only be a name: of a variant or published weights, misspelt, or of others."""
     if Path(checkpoint).exists() or weights_.published(checkpoint) is not None:
         return
+    other = weights_.refused(checkpoint)
+    if other is not None:
+        raise ConfigError(f"{checkpoint}: got the name of {other}; expected weights of a Swin, see 'swindow weights'")
     repository = checkpoint.startswith(("timm/", "microsoft/"))
     if "/" in checkpoint and not repository:
         return
