@@ -19,7 +19,8 @@ from helpers.peers import peer
 from swindow import CheckpointError, ConfigError, weights
 from swindow.checkpoints import download
 from swindow.cli.shared import checked_name
-from swindow.variants import PARAMETERS, VARIANTS, image_size
+from swindow.models.meta import meta_model
+from swindow.variants import VARIANTS, image_size, parameters, variant_config
 from swindow.weights import PUBLISHED, published
 
 SMALL = {"num_classes": 3, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "embed_dim": 16}
@@ -458,6 +459,19 @@ def test_the_command_lists_them(run):
     )
 
 
+def test_the_command_counts_parameters_with_the_head_that_weights_have(run):
+    _, out, _ = run("weights", "--json")
+    found = json.loads(out)
+    assert {row["classes"] for row in found.values()} == {0, 400, 1000, 21_841}
+    for row in PUBLISHED:
+        model = meta_model(variant_config(row.variant, num_classes=row.classes, decoder_stride=row.decoder_stride))
+        assert found[row.name]["parameters"] == sum(p.numel() for p in model.parameters())
+    _, out, _ = run("weights", "swin_tiny.ms_in22k")
+    shown = {line.split()[0]: line for line in out.splitlines()}
+    assert "  44.3 M  " in shown["swin_tiny.ms_in22k"]
+    assert "  28.3 M  " in shown["swin_tiny.ms_in22k_ft_in1k"]
+
+
 # --- every row --------------------------------------------------------------------------------------------------------
 
 
@@ -476,7 +490,7 @@ def fits(found, row, theirs):
     for field in ("embed_dim", "depths", "num_heads", "window_size", "patch_size", "similarity"):
         assert getattr(found.config, field) == getattr(variant, field)
     count = sum(p.numel() for p in found.parameters())
-    assert row.classes in (0, 21_841) or count == PARAMETERS[row.variant]
+    assert count == parameters(row.variant, row.classes, row.decoder_stride)
     return count == sum(p.numel() for p in theirs.parameters())
 
 

@@ -78,6 +78,11 @@ class Published(NamedTuple):
         return {"ms_in22k": 21_841, "ms_simmim": 0}.get(self.tag, 400 if self.tag.endswith("k400") else 1000)
 
     @property
+    def decoder_stride(self) -> int:
+        """Pixels per side that SimMIM's decoder draws for each token; 0: they have no decoder."""
+        return 32 if self.tag == "ms_simmim" else 0
+
+    @property
     def licence(self) -> str:
         """Of the weights, by those who published them."""
         return "BSD-3-Clause" if self.tag.startswith("tv_") else "MIT"
