@@ -1,14 +1,20 @@
 """Published weights: the table beside other libraries, and loading by name from servers on the loopback address."""
 
+import contextlib
+import fcntl
 import hashlib
+import io
 import json
 import os
+import struct
 import subprocess
 import sys
+import termios
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -16,7 +22,7 @@ import swindow
 from helpers import hub as hubs
 from helpers.definition import difference, randomise
 from helpers.peers import peer
-from swindow import CheckpointError, ConfigError, weights
+from swindow import CheckpointError, ConfigError, cli, weights
 from swindow.checkpoints import download
 from swindow.cli.shared import checked_name
 from swindow.models.meta import meta_model
@@ -429,6 +435,84 @@ def test_a_network_that_fails_is_an_error_of_ours(stops, run_python, hub):
         .splitlines()[-1]
         .startswith("swindow.errors.CheckpointError: swin_s3_tiny.ms_in1k: could not be downloaded (hf://timm/")
     )
+
+
+# --- bars -------------------------------------------------------------------------------------------------------------
+
+
+def on_terminal(command, environment):
+    """Runs a command whose standard error is a terminal; returns what it wrote there."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))  # 40 lines of 100 characters
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        try:
+            process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=theirs)
+        finally:
+            os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while block := screen.read(4096):
+                written += block
+        assert process.wait() == 0, written
+    return written.decode()
+
+
+@pytest.mark.parametrize(("options", "bars"), [((), True), (("--quiet",), False)])
+def test_quiet_draws_no_bar_of_the_hub(options, bars, hub, tmp_path):
+    command = [sys.executable, "-m", "swindow", "inspect", "swin_tiny.ms_in1k", *options]
+    written = on_terminal(command, of_its_own(hub, tmp_path) | {"TERM": "xterm"})
+    assert ("model.safetensors" in written or "Fetching" in written) == bars
+    assert bars or written == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_quiet_draws_no_bar_of_ours_and_ends_with_its_command(file):
+    _, use = file
+    place = use()
+    for options, bars in (((), True), (("--quiet",), False), ((), True)):
+        with contextlib.redirect_stderr(Terminal()) as screen, pytest.raises(SystemExit) as end:
+            cli.main(["inspect", "swin_tiny.tv_in1k", *options])
+        assert (end.value.code, place.stem in screen.getvalue()) == (0, bars)
+        assert bars or screen.getvalue() == ""
+        place.unlink()
+    assert not are_progress_bars_disabled()
+
+
+def test_the_hubs_switch_is_ours_too(file):
+    _, use = file
+    place = use()
+    for switch, bars in ((disable_progress_bars, False), (enable_progress_bars, True)):
+        switch()
+        try:
+            with contextlib.redirect_stderr(Terminal()) as screen:
+                swindow.load("swin_tiny.tv_in1k")
+        finally:
+            enable_progress_bars()
+        assert (place.stem in screen.getvalue()) == bars
+        place.unlink()
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_the_hubs_variable_has_priority(value, file, tmp_path):
+    hub, _ = file
+    url = f"{hub.address}{next(path for path in hub.files if '00000000' not in path)}"
+    script = f"from swindow.checkpoints import download; download.BARS.set(False); download.from_url({url!r})"
+    variables = of_its_own(hub, tmp_path) | {"HF_HUB_DISABLE_PROGRESS_BARS": value}
+    written = on_terminal([sys.executable, "-c", script], variables)
+    assert ("swin_t-" in written) == (value == "0")
+    assert "Warning" not in written
+
+
+def test_nothing_of_the_hub_is_imported_where_nothing_is_downloaded():
+    script = (
+        "import sys, swindow.cli.shared as shared; shared.Output(quiet=True); "
+        "assert not {'huggingface_hub', 'torch', 'tqdm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_what_does_not_exist():

@@ -6,6 +6,7 @@ A name is VARIANT.TAG, with timm's tags: who trained and on what. Figures are th
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from .errors import ConfigError, nearest
@@ -13,6 +14,9 @@ from .errors import ConfigError, nearest
 OFFICIAL = "https://github.com/SwinTransformer/storage/releases/download/"
 S3 = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
 TORCHVISION = "https://download.pytorch.org/models/"
+
+# Whether a download draws a bar; of the context, so that what a command says of it ends with the command.
+BARS: ContextVar[bool] = ContextVar("bars", default=True)
 
 # What a tag says of the training data.
 DATA = {

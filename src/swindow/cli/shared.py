@@ -79,7 +79,7 @@ class Output:
 
     Args:
         json: standard output gets one JSON document and nothing else; messages go to standard error.
-        quiet: print no messages, the result only.
+        quiet: print no messages, the result only; nor the bars of downloads, until the command ends.
 
     Attributes:
         console: where messages go; bars are drawn there.
@@ -89,6 +89,8 @@ class Output:
         others = int(os.environ.get("RANK", 0)) > 0
         self.json = json and not others
         self.console = _Console(stderr=json, quiet=quiet or others)
+        if self.console.quiet:
+            weights_.BARS.set(False)
         # The same console where it shows both: it keeps lines and bars apart.
         self._results = _Console(quiet=json or others) if json or quiet else self.console
 
