@@ -262,7 +262,9 @@ def test_commands_take_names(run_python, tmp_path):
     assert out["source"] == "swin_tiny.ms_in1k"
     settings = ["--weights", "swin_tiny.ms_in1k", "--epochs", "1", "--image-size", "32", "--device", "cpu"]
     run_python(["swindow", "train", "digits", *settings, "--out", str(tmp_path / "run")])
-    assert swindow.load(tmp_path / "run" / "model.safetensors").config.depths == (1, 1, 1, 1)
+    trained = swindow.load(tmp_path / "run" / "model.safetensors")
+    assert trained.config.depths == (1, 1, 1, 1)
+    assert (trained.card.data, trained.card.licence) == ("ImageNet-1k, then digits", "MIT")
     failed = run_python(["swindow", "predict", "swin_tiny.ms_in2k", str(image)], fails=True)
     assert failed.startswith(
         "swindow: error: unknown weights 'swin_tiny.ms_in2k' (did you mean 'swin_tiny.ms_in22k' or "
