@@ -287,6 +287,59 @@ def test_an_interrupted_download_goes_on(hub, run_python):
     assert int(ranges[0].removeprefix("bytes=").partition("-")[0]) >= 10 * 2**20
 
 
+def test_a_revision_is_fetched(hub, model, run_python, tmp_path):
+    older = randomise(swindow.create("swin_tiny", **SMALL, seed=1))
+    (tmp_path / "older").mkdir()
+    swindow.save(older, tmp_path / "older" / "model.safetensors", layout="timm")
+    hub.repositories |= {"org/name@v1": tmp_path / "older", "org/name": hub.repositories[TIMM]}
+    out = tmp_path / "found.pt"
+    for address, expected in (("hf://org/name@v1", older), ("hf://org/name", model), ("hf://org/name@v1", older)):
+        script = f"import swindow, torch; torch.save(swindow.load({address!r}).state_dict(), {str(out)!r})"
+        run_python(script)
+        found = torch.load(out)
+        assert all(torch.equal(found[key], value) for key, value in expected.state_dict().items())
+    asked = {path for _, path, _ in hub.requests if path.endswith("model.safetensors")}
+    assert asked == {f"/org/name/resolve/{commit}/model.safetensors" for commit in (hubs.COMMIT, hubs.commit_of("v1"))}
+    failed = run_python('import swindow; swindow.load("hf://org/name@v2")', fails=True)
+    assert "CheckpointError: hf://org/name@v2: could not be had from the hub or its cache (" in failed
+
+
+@pytest.fixture
+def elsewhere(hub):
+    """Another server, to which the hub sends on whoever asks for the weights, and their path there."""
+    cdn, path = hubs.Hub(), f"/{TIMM}/resolve/{hubs.COMMIT}/model.safetensors"
+    cdn.files["/repos/blob"] = hub.repositories[TIMM] / "model.safetensors"
+    with hubs.serving(cdn):
+        hub.moved[path] = f"{cdn.address}/repos/blob"
+        yield cdn, path
+
+
+@pytest.mark.parametrize("xet", [False, True], ids=["files", "Xet storage"])
+def test_weights_that_the_hub_keeps_elsewhere(xet, hub, elsewhere, model, run_python, tmp_path):
+    """As the hub sends to its content delivery network; of Xet storage, without hf_xet or with HF_HUB_DISABLE_XET."""
+    cdn, path = elsewhere
+    hub.xet |= {path} if xet else set()
+    out = tmp_path / "found.pt"
+    assert "swin_tiny.ms_in1k" in run_python(LOAD.format(call='load("swin_tiny.ms_in1k")', out=out))
+    found = torch.load(out)
+    assert all(torch.equal(found[key], value) for key, value in model.state_dict().items())
+    assert ("HEAD", path, None) in hub.requests
+    assert [(method, where) for method, where, _ in cdn.requests if method == "GET"] == [("GET", "/repos/blob")]
+    assert not any("xet" in where for _, where, _ in hub.requests)
+
+
+@pytest.mark.slow
+def test_an_interrupted_download_from_elsewhere_goes_on(hub, elsewhere, run_python):
+    cdn, _ = elsewhere
+    large = swindow.create("swin_tiny", num_classes=3, embed_dim=64, depths=(2, 2, 2, 2), num_heads=(2, 4, 8, 16))
+    swindow.save(large, hub.repositories[TIMM] / "model.safetensors", layout="timm")
+    cdn.cut["/repos/blob"] = 25_000_000
+    assert "(2, 2, 2, 2)" in run_python('import swindow; print(swindow.load("swin_tiny.ms_in1k").config.depths)')
+    ranges = [asked for method, where, asked in cdn.requests if where == "/repos/blob" and asked]
+    assert len(ranges) == 1
+    assert int(ranges[0].removeprefix("bytes=").partition("-")[0]) >= 10 * 2**20
+
+
 def test_another_file_than_the_announced_one_is_refused(hub, run_python, tmp_path):
     hub.lies.add(f"/{TIMM}/resolve/{hubs.COMMIT}/model.safetensors")
     script = 'import swindow; swindow.load("swin_tiny.ms_in1k")'
@@ -348,6 +401,20 @@ def test_a_file_over_http_that_was_cut_off_goes_on(file):
     assert not place.exists()
     swindow.load("swin_tiny.tv_in1k")
     assert hub.requests[-1] == ("GET", path, "bytes=30000-")
+    assert place.read_bytes() == hub.files[path].read_bytes()
+
+
+def test_a_file_over_http_that_moved_goes_on_there(file):
+    hub, use = file
+    place = use()
+    path = next(path for path in hub.files if "00000000" not in path)
+    hub.files["/new/place"] = hub.files[path]
+    hub.moved[path] = "/new/place"
+    hub.cut["/new/place"] = 30_000
+    with pytest.raises(CheckpointError, match=r"the connection ended after 30,000 of [\d,]+ bytes; try again"):
+        swindow.load("swin_tiny.tv_in1k")
+    swindow.load("swin_tiny.tv_in1k")
+    assert hub.requests[-2:] == [("GET", path, "bytes=30000-"), ("GET", "/new/place", "bytes=30000-")]
     assert place.read_bytes() == hub.files[path].read_bytes()
 
 

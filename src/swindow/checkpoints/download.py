@@ -31,8 +31,8 @@ BLOCK = 1 << 20  # bytes
 def fetch(row: Published) -> Path:
     """Returns where published weights lie on this machine: a file, or a folder of the hub's cache.
 
-    What is not there is downloaded, with a bar, from the first source that answers. A download that was interrupted is
-    continued.
+    What is not there is downloaded, with a bar, from the first source that answers. It goes on where a connection
+    breaks off.
 
     Raises:
         CheckpointError: there is no network, no source has the file, or it is not what was published; the message says
