@@ -170,6 +170,30 @@ def test_preprocessing_of_a_card_or_the_default():
             preprocessing(card, channels=2)
 
 
+@pytest.mark.parametrize(
+    ("before", "then", "both"),
+    [
+        ("ImageNet-22k, then ImageNet-1k", "photos", "ImageNet-22k, then ImageNet-1k, then photos"),
+        ("photos", "photos", "photos"),
+        ("ImageNet-1k, then photos", "photos", "ImageNet-1k, then photos"),
+        ("holiday photos", "photos", "holiday photos, then photos"),
+        ("ImageNet-1k", None, "ImageNet-1k"),
+        (None, "photos", "photos"),
+        (None, None, None),
+    ],
+)
+def test_data_of_weights_that_were_trained_further(before, then, both):
+    assert ModelCard(data=then).after(ModelCard(data=before)).data == both
+
+
+def test_licence_of_weights_that_were_trained_further():
+    mine = FULL.replace(licence=None)
+    assert mine.after(None) is mine
+    assert mine.after(ModelCard(data=mine.data, licence="MIT")) == mine.replace(licence="MIT")  # and nothing else
+    assert FULL.after(ModelCard(data=FULL.data, licence="another")) == FULL
+    assert mine.after(ModelCard()) == mine
+
+
 def test_pixels():
     how = Preprocess((32, 48))
     assert ModelCard().pixels(2) is None

@@ -7,18 +7,21 @@ import json
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import swindow
 from swindow import CheckpointError, ConfigError, ModelCard
-from swindow.class_names import imagenet_1k, numbers, read_names
+from swindow.checkpoints.loading import ROWS_OF_1K
+from swindow.class_names import imagenet_1k, imagenet_22k, numbers, read_names
 from swindow.data import DataInfo
 from swindow.errors import DataError
 from swindow.tasks import Classify
 
 SYNSETS, NAMES = zip(*imagenet_1k())
+SYNSETS_22K, NAMES_22K = zip(*imagenet_22k())
 
 
 def inside(package, *parts):
@@ -29,26 +32,84 @@ def inside(package, *parts):
     return Path(spec.submodule_search_locations[0], *parts)
 
 
-def lemmas():
+def of_timm(name):
+    """The synsets that a file of timm lists."""
+    return inside("timm", "data", "_info", name).read_text().split()
+
+
+def lemmas(synsets=SYNSETS):
     """The synonyms of every class, as timm lists them."""
     lines = inside("timm", "data", "_info", "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
     known = dict(line.split("\t", 1) for line in lines if line)
-    return [known[synset] for synset in SYNSETS]
+    return [known[synset] for synset in synsets]
 
 
 def test_it_imports_no_torch():
-    code = "import sys, swindow.class_names as c; c.imagenet_1k(); assert not {'torch', 'numpy'} & set(sys.modules)"
+    code = (
+        "import sys, swindow.class_names as c; c.imagenet_1k(); c.imagenet_22k(); "
+        "assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_imagenet_is_as_timm_and_torchvision_list_it():
-    assert list(SYNSETS) == inside("timm", "data", "_info", "imagenet_synsets.txt").read_text().split()
+    assert list(SYNSETS) == of_timm("imagenet_synsets.txt")
     alone = {"n02012849": "crane bird", "n03710721": "maillot tank suit"}  # as in torchvision
     for synset, name, synonyms in zip(SYNSETS, NAMES, lemmas(), strict=True):
         assert name == alone.get(synset, synonyms.split(", ")[0])
     theirs = runpy.run_path(str(inside("torchvision", "models", "_meta.py")))["_IMAGENET_CATEGORIES"]
     assert list(NAMES) == theirs
     assert len(set(NAMES)) == len(set(SYNSETS)) == 1000
+
+
+def test_imagenet_22k_is_in_the_order_of_the_official_rows():
+    """Which rows of such a head are the classes of ImageNet-1k, the official code says: an order that is not timm's."""
+    rows = [int(row) for row in ROWS_OF_1K.read_text().split()]
+    teddy = SYNSETS.index("n04399382")  # is not in ImageNet-22k; the official list has a garment, "chemise, teddy"
+    found = [SYNSETS_22K[row] for row in rows]
+    assert found.pop(teddy) == "n03013580"
+    assert found == [synset for synset in SYNSETS if synset != "n04399382"]
+    # Google's list, as the official imagenet22k_dataset.py says: "map 21841->9205; 21842->15027".
+    google = of_timm("imagenet21k_goog_synsets.txt")
+    assert len(google) == 21_843
+    without_images = (google[9205], google[15027])
+    google[9205], google[15027] = google[21_841:]
+    assert list(SYNSETS_22K) == google[:21_841]
+    # timm's list has the same classes, and the same order as far as the first of those without images.
+    timm = of_timm("imagenet22k_synsets.txt")
+    assert sorted(SYNSETS_22K) == timm
+    assert not set(without_images) & set(timm)
+    assert list(SYNSETS_22K[:9205]) == timm[:9205]
+    assert not any(ours == theirs for ours, theirs in zip(SYNSETS_22K[9205:], timm[9205:], strict=True))
+
+
+def test_names_of_imagenet_22k_are_timms_lemmas_and_differ():
+    assert len(set(NAMES_22K)) == len(set(SYNSETS_22K)) == 21_841
+    of_1k = dict(imagenet_1k())
+    synonyms = [text.split(", ") for text in lemmas(SYNSETS_22K)]
+    first = [of_1k.get(synset, words[0]) for synset, words in zip(SYNSETS_22K, synonyms, strict=True)]
+    shared = Counter(first)
+    second = [name if shared[name] == 1 else ", ".join(words[:2]) for name, words in zip(first, synonyms, strict=True)]
+    still = Counter(second)
+    expected = [
+        name if still[name] == 1 else f"{words[0]} ({synset})"
+        for synset, name, words in zip(SYNSETS_22K, second, synonyms, strict=True)
+    ]
+    assert list(NAMES_22K) == expected
+    named = dict(imagenet_22k())
+    same = [synset for synset in SYNSETS if named.get(synset) == of_1k[synset]]
+    assert len(same) > 850
+    assert all(shared[of_1k[synset]] > 1 for synset in set(SYNSETS) - set(same) - {"n04399382"})
+
+
+def test_numbers_of_imagenet_22k():
+    known = numbers(NAMES_22K)
+    assert len(known) == 2 * 21_841
+    assert known["n02123045"] == known["tabby, tabby cat"] == SYNSETS_22K.index("n02123045")
+    assert known["n15102894"] == 15_027
+    assert numbers(lemmas(SYNSETS_22K))["n02123045"] == known["n02123045"]  # with all synonyms
+    for other in ([*NAMES_22K[:-1], "cat"], sorted(NAMES_22K), lemmas(of_timm("imagenet22k_synsets.txt"))):
+        assert "n02123045" not in numbers(other)  # timm's order is another
 
 
 def test_numbers_of_classes():

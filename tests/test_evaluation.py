@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import swindow
 from helpers.folders import make_folder
 from swindow import data
 from swindow.card import HeldOut, ModelCard, Preprocess
+from swindow.class_names import imagenet_1k
 from swindow.errors import ConfigError, DataError, OutputError
 from swindow.inference import Predictor, evaluate
 from swindow.inference.evaluation import _figures, _macro, chosen
@@ -227,3 +230,36 @@ def test_views_and_ensembles_can_be_measured(trained):
     predictor = Predictor.open(result.out, result.out / "best.safetensors", flip=True)
     found = evaluate(predictor, root)
     assert (found.images, found.measured_on) == (6, "the images held out from training: 30%, seed 3")
+
+
+@torch.no_grad()
+def test_folders_of_photos_named_by_synsets(shared, tmp_path):
+    """Real photos, grey-scale ones among them, in folders as those of ImageNet; the model is untrained."""
+    photos = shared("data", "photos")
+    lines = csv.DictReader((photos / "labels.csv").read_text().splitlines())
+    known = {
+        line["wnid"]: (photos / line["file"], int(line["class_index_if_1000_sorted"]), line["name"]) for line in lines
+    }
+    known["n02123045"] = (shared("data", "coco_cats", "000000039769.png"), 281, "tabby")
+    synsets = ["n02113023", "n02123045", "n03126707", "n04254777", "n07697537"]
+    for count, synset in enumerate(synsets, 1):
+        (tmp_path / "val" / synset).mkdir(parents=True)
+        file = known[synset][0]
+        for copy in range(count):  # so that every class has another number of images
+            shutil.copyfile(file, tmp_path / "val" / synset / f"{copy}{file.suffix}")
+    model = swindow.create("swin_nano", num_classes=1000, seed=0)
+    model.card = ModelCard(class_names=tuple(name for _, name in imagenet_1k()), preprocess=Preprocess((32, 32)))
+    found = evaluate(model, tmp_path / "val")
+    assert [(row.name, row.images) for row in found.classes] == [
+        ("Pembroke", 1), ("tabby", 2), ("crane", 3), ("sock", 4), ("hotdog", 5)
+    ]  # fmt: skip
+    assert [row.name for row in found.classes] == [known[synset][2] for synset in synsets]
+    truth = {number: sum(row) for number, row in enumerate(found.confusion) if sum(row)}
+    assert truth == {known[synset][1]: count for count, synset in enumerate(synsets, 1)}
+    assert found.names[281] == "tabby"
+    assert (found.images, found.skipped) == (15, ())
+    logits = torch.stack(
+        [model.eval()(prepare(Image.open(known[s][0]), model.card.preprocess)[None])[0] for s in synsets]
+    )
+    losses = F.cross_entropy(logits, torch.tensor([known[synset][1] for synset in synsets]), reduction="none")
+    assert found.loss == pytest.approx(float((losses * torch.arange(1, 6)).sum() / 15), rel=1e-4)

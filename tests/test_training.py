@@ -267,6 +267,25 @@ def test_fine_tuning_starts_from_a_checkpoint(tmp_path):
     assert swindow.load(tmp_path / "tuned" / "model.safetensors").card.class_names == ("cat", "dog")
 
 
+def test_fine_tuned_weights_keep_the_licence_and_name_the_data_before(tmp_path):
+    published = swindow.create("swin_nano", num_classes=3, seed=0)
+    published.card = swindow.ModelCard(data="ImageNet-22k, then ImageNet-1k", licence="BSD-3-Clause")
+    swindow.save(published, tmp_path / "published.safetensors")
+    settings = small(tmp_path, epochs=1, weights=tmp_path / "published.safetensors", workers=0)
+    folder = make_folder(tmp_path / "photos", each=6)
+    train(folder, settings)
+    again = train(folder, dataclasses.replace(settings, epochs=1))  # goes on, and has nothing to do
+    for name in ("model.safetensors", "best.safetensors"):
+        card = swindow.load(again.out / name).card
+        assert (card.data, card.licence) == ("ImageNet-22k, then ImageNet-1k, then photos", "BSD-3-Clause")
+        assert card.class_names == ("cat", "dog")
+    more = small(tmp_path, out=tmp_path / "more", epochs=1, weights=again.out / "model.safetensors", workers=0)
+    card = swindow.load(train(folder, more).out / "model.safetensors").card
+    assert (card.data, card.licence) == ("ImageNet-22k, then ImageNet-1k, then photos", "BSD-3-Clause")
+    from_nothing = swindow.load(train(folder, small(tmp_path, out=tmp_path / "new", epochs=1, workers=0)).out)
+    assert (from_nothing.card.data, from_nothing.card.licence) == ("photos", None)
+
+
 def photos(root, size=16, **changes):
     task = Classify(ClassifySettings(variant="swin_nano", preprocess=Preprocess((size, size)), augment="photo"))
     splits = data.hold_out(data.folder(root, **changes).train, HeldOut(0.2, 0))

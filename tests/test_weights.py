@@ -1,14 +1,20 @@
 """Published weights: the table beside other libraries, and loading by name from servers on the loopback address."""
 
+import contextlib
+import fcntl
 import hashlib
+import io
 import json
 import os
+import struct
 import subprocess
 import sys
+import termios
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -16,9 +22,11 @@ import swindow
 from helpers import hub as hubs
 from helpers.definition import difference, randomise
 from helpers.peers import peer
-from swindow import CheckpointError, ConfigError, weights
+from swindow import CheckpointError, ConfigError, cli, weights
 from swindow.checkpoints import download
-from swindow.variants import PARAMETERS, VARIANTS, image_size
+from swindow.cli.shared import checked_name
+from swindow.models.meta import meta_model
+from swindow.variants import VARIANTS, image_size, parameters, variant_config
 from swindow.weights import PUBLISHED, published
 
 SMALL = {"num_classes": 3, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "embed_dim": 16}
@@ -95,6 +103,72 @@ def test_names_of_other_libraries(name, row):
 def test_what_is_no_name():
     for name in ("swin_tiny", "swin_tiny.ms", "model.safetensors", "", "timm/", "microsoft/", "cat.jpg"):
         assert published(name) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("swin_tiny.ms_in2k", "swin_tiny.ms_in22k"),
+        ("swin_tiny_patch4_window7_224.ms_in1", "swin_tiny_patch4_window7_224.ms_in1k"),
+        ("swinv2_tiny_window8_265.ms_in1k", "swinv2_tiny_window8_256.ms_in1k"),
+        ("timm/swin_tiny_patch4_window7_224.ms_in1", "timm/swin_tiny_patch4_window7_224.ms_in1k"),
+        ("microsoft/swin-tiny-patch4-window7-22", "microsoft/swin-tiny-patch4-window7-224"),
+    ],
+)
+def test_misspelt_names_get_the_right_one(wrong, right, run):
+    assert published(right) is not None
+    assert weights.suggestions(wrong).startswith(f" (did you mean {right!r}")
+    for command in ("predict", "inspect", "explain"):
+        code, _, error = run(command, wrong, *(() if command == "inspect" else ("cat.jpg",)))
+        assert code == 2
+        assert error.startswith(f"swindow: error: unknown weights {wrong!r} (did you mean {right!r}")
+        assert error.endswith("; 'swindow weights' lists all\n")
+
+
+def test_suggestions_know_torchvisions_names():
+    assert weights.suggestions("swin_v2_tt").startswith(" (did you mean 'swin_v2_t' or ")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "swin_tiny.pth",
+        "swin_tiny_patch4_window7_224.pth",
+        "runs/swin_tiny.ms_in1",
+        "./swin_tiny.ms_in1",
+        "timm/swin_tiny_patch4_window7_224.pth",
+        "model.ms_backup",
+    ],
+)
+def test_wrong_paths_get_no_names_of_weights(path):
+    checked_name(path)  # what is wrong with it, load says
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("swinv2_cr_tiny_ns_224", "timm's swinv2_cr, another architecture than SwinV2"),
+        ("timm/swinv2_cr_tiny_ns_224.sw_in1k", "timm's swinv2_cr, another architecture than SwinV2"),
+        ("hf://timm/SwinV2_CR_small_224.sw_in1k", "timm's swinv2_cr, another architecture than SwinV2"),
+        ("SwinIR_real_sr_x4", "SwinIR, which restores images"),
+        ("ctranspath.pth", "CTransPath, which has convolutions"),
+        ("hf://1aurent/swin_tiny_patch4_window7_224.CTransPath", "CTransPath, which has convolutions"),
+    ],
+)
+def test_names_of_other_architectures_are_refused(name, what, run, tmp_path, monkeypatch):
+    assert weights.refused(name).startswith(what)
+    code, _, error = run("inspect", name)
+    assert (code, error.startswith(f"swindow: error: {name}: got the name of {what}")) == (2, True)
+    if "/" not in name:  # a file of that name is looked into
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / name).write_bytes(b"")
+        checked_name(name)
+
+
+def test_no_published_name_is_refused():
+    names = [name for row in PUBLISHED for name in weights._names(row)]
+    paths = ["runs/old/swinir.pth", "swin_tiny", "swinv2_cr", "cat.jpg", ""]
+    assert [name for name in (*names, *VARIANTS, *paths) if weights.refused(name)] == []
 
 
 # --- by name ----------------------------------------------------------------------------------------------------------
@@ -188,7 +262,9 @@ def test_commands_take_names(run_python, tmp_path):
     assert out["source"] == "swin_tiny.ms_in1k"
     settings = ["--weights", "swin_tiny.ms_in1k", "--epochs", "1", "--image-size", "32", "--device", "cpu"]
     run_python(["swindow", "train", "digits", *settings, "--out", str(tmp_path / "run")])
-    assert swindow.load(tmp_path / "run" / "model.safetensors").config.depths == (1, 1, 1, 1)
+    trained = swindow.load(tmp_path / "run" / "model.safetensors")
+    assert trained.config.depths == (1, 1, 1, 1)
+    assert (trained.card.data, trained.card.licence) == ("ImageNet-1k, then digits", "MIT")
     failed = run_python(["swindow", "predict", "swin_tiny.ms_in2k", str(image)], fails=True)
     assert failed.startswith(
         "swindow: error: unknown weights 'swin_tiny.ms_in2k' (did you mean 'swin_tiny.ms_in22k' or "
@@ -207,6 +283,59 @@ def test_an_interrupted_download_goes_on(hub, run_python):
     script = 'import swindow; print(swindow.load("swin_tiny.ms_in1k").config.depths)'
     assert "(2, 2, 2, 2)" in run_python(script)
     ranges = [asked for method, where, asked in hub.requests if where == path and asked]
+    assert len(ranges) == 1
+    assert int(ranges[0].removeprefix("bytes=").partition("-")[0]) >= 10 * 2**20
+
+
+def test_a_revision_is_fetched(hub, model, run_python, tmp_path):
+    older = randomise(swindow.create("swin_tiny", **SMALL, seed=1))
+    (tmp_path / "older").mkdir()
+    swindow.save(older, tmp_path / "older" / "model.safetensors", layout="timm")
+    hub.repositories |= {"org/name@v1": tmp_path / "older", "org/name": hub.repositories[TIMM]}
+    out = tmp_path / "found.pt"
+    for address, expected in (("hf://org/name@v1", older), ("hf://org/name", model), ("hf://org/name@v1", older)):
+        script = f"import swindow, torch; torch.save(swindow.load({address!r}).state_dict(), {str(out)!r})"
+        run_python(script)
+        found = torch.load(out)
+        assert all(torch.equal(found[key], value) for key, value in expected.state_dict().items())
+    asked = {path for _, path, _ in hub.requests if path.endswith("model.safetensors")}
+    assert asked == {f"/org/name/resolve/{commit}/model.safetensors" for commit in (hubs.COMMIT, hubs.commit_of("v1"))}
+    failed = run_python('import swindow; swindow.load("hf://org/name@v2")', fails=True)
+    assert "CheckpointError: hf://org/name@v2: could not be had from the hub or its cache (" in failed
+
+
+@pytest.fixture
+def elsewhere(hub):
+    """Another server, to which the hub sends on whoever asks for the weights, and their path there."""
+    cdn, path = hubs.Hub(), f"/{TIMM}/resolve/{hubs.COMMIT}/model.safetensors"
+    cdn.files["/repos/blob"] = hub.repositories[TIMM] / "model.safetensors"
+    with hubs.serving(cdn):
+        hub.moved[path] = f"{cdn.address}/repos/blob"
+        yield cdn, path
+
+
+@pytest.mark.parametrize("xet", [False, True], ids=["files", "Xet storage"])
+def test_weights_that_the_hub_keeps_elsewhere(xet, hub, elsewhere, model, run_python, tmp_path):
+    """As the hub sends to its content delivery network; of Xet storage, without hf_xet or with HF_HUB_DISABLE_XET."""
+    cdn, path = elsewhere
+    hub.xet |= {path} if xet else set()
+    out = tmp_path / "found.pt"
+    assert "swin_tiny.ms_in1k" in run_python(LOAD.format(call='load("swin_tiny.ms_in1k")', out=out))
+    found = torch.load(out)
+    assert all(torch.equal(found[key], value) for key, value in model.state_dict().items())
+    assert ("HEAD", path, None) in hub.requests
+    assert [(method, where) for method, where, _ in cdn.requests if method == "GET"] == [("GET", "/repos/blob")]
+    assert not any("xet" in where for _, where, _ in hub.requests)
+
+
+@pytest.mark.slow
+def test_an_interrupted_download_from_elsewhere_goes_on(hub, elsewhere, run_python):
+    cdn, _ = elsewhere
+    large = swindow.create("swin_tiny", num_classes=3, embed_dim=64, depths=(2, 2, 2, 2), num_heads=(2, 4, 8, 16))
+    swindow.save(large, hub.repositories[TIMM] / "model.safetensors", layout="timm")
+    cdn.cut["/repos/blob"] = 25_000_000
+    assert "(2, 2, 2, 2)" in run_python('import swindow; print(swindow.load("swin_tiny.ms_in1k").config.depths)')
+    ranges = [asked for method, where, asked in cdn.requests if where == "/repos/blob" and asked]
     assert len(ranges) == 1
     assert int(ranges[0].removeprefix("bytes=").partition("-")[0]) >= 10 * 2**20
 
@@ -272,6 +401,20 @@ def test_a_file_over_http_that_was_cut_off_goes_on(file):
     assert not place.exists()
     swindow.load("swin_tiny.tv_in1k")
     assert hub.requests[-1] == ("GET", path, "bytes=30000-")
+    assert place.read_bytes() == hub.files[path].read_bytes()
+
+
+def test_a_file_over_http_that_moved_goes_on_there(file):
+    hub, use = file
+    place = use()
+    path = next(path for path in hub.files if "00000000" not in path)
+    hub.files["/new/place"] = hub.files[path]
+    hub.moved[path] = "/new/place"
+    hub.cut["/new/place"] = 30_000
+    with pytest.raises(CheckpointError, match=r"the connection ended after 30,000 of [\d,]+ bytes; try again"):
+        swindow.load("swin_tiny.tv_in1k")
+    swindow.load("swin_tiny.tv_in1k")
+    assert hub.requests[-2:] == [("GET", path, "bytes=30000-"), ("GET", "/new/place", "bytes=30000-")]
     assert place.read_bytes() == hub.files[path].read_bytes()
 
 
@@ -363,6 +506,84 @@ def test_a_network_that_fails_is_an_error_of_ours(stops, run_python, hub):
     )
 
 
+# --- bars -------------------------------------------------------------------------------------------------------------
+
+
+def on_terminal(command, environment):
+    """Runs a command whose standard error is a terminal; returns what it wrote there."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))  # 40 lines of 100 characters
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        try:
+            process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=theirs)
+        finally:
+            os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while block := screen.read(4096):
+                written += block
+        assert process.wait() == 0, written
+    return written.decode()
+
+
+@pytest.mark.parametrize(("options", "bars"), [((), True), (("--quiet",), False)])
+def test_quiet_draws_no_bar_of_the_hub(options, bars, hub, tmp_path):
+    command = [sys.executable, "-m", "swindow", "inspect", "swin_tiny.ms_in1k", *options]
+    written = on_terminal(command, of_its_own(hub, tmp_path) | {"TERM": "xterm"})
+    assert ("model.safetensors" in written or "Fetching" in written) == bars
+    assert bars or written == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_quiet_draws_no_bar_of_ours_and_ends_with_its_command(file):
+    _, use = file
+    place = use()
+    for options, bars in (((), True), (("--quiet",), False), ((), True)):
+        with contextlib.redirect_stderr(Terminal()) as screen, pytest.raises(SystemExit) as end:
+            cli.main(["inspect", "swin_tiny.tv_in1k", *options])
+        assert (end.value.code, place.stem in screen.getvalue()) == (0, bars)
+        assert bars or screen.getvalue() == ""
+        place.unlink()
+    assert not are_progress_bars_disabled()
+
+
+def test_the_hubs_switch_is_ours_too(file):
+    _, use = file
+    place = use()
+    for switch, bars in ((disable_progress_bars, False), (enable_progress_bars, True)):
+        switch()
+        try:
+            with contextlib.redirect_stderr(Terminal()) as screen:
+                swindow.load("swin_tiny.tv_in1k")
+        finally:
+            enable_progress_bars()
+        assert (place.stem in screen.getvalue()) == bars
+        place.unlink()
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_the_hubs_variable_has_priority(value, file, tmp_path):
+    hub, _ = file
+    url = f"{hub.address}{next(path for path in hub.files if '00000000' not in path)}"
+    script = f"from swindow.checkpoints import download; download.BARS.set(False); download.from_url({url!r})"
+    variables = of_its_own(hub, tmp_path) | {"HF_HUB_DISABLE_PROGRESS_BARS": value}
+    written = on_terminal([sys.executable, "-c", script], variables)
+    assert ("swin_t-" in written) == (value == "0")
+    assert "Warning" not in written
+
+
+def test_nothing_of_the_hub_is_imported_where_nothing_is_downloaded():
+    script = (
+        "import sys, swindow.cli.shared as shared; shared.Output(quiet=True); "
+        "assert not {'huggingface_hub', 'torch', 'tqdm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_what_does_not_exist():
     with pytest.raises(ConfigError, match="swin_nano: there are no published weights of it; there are of swin_tiny, "):
         swindow.create("swin_nano", pretrained=True)
@@ -391,6 +612,19 @@ def test_the_command_lists_them(run):
     )
 
 
+def test_the_command_counts_parameters_with_the_head_that_weights_have(run):
+    _, out, _ = run("weights", "--json")
+    found = json.loads(out)
+    assert {row["classes"] for row in found.values()} == {0, 400, 1000, 21_841}
+    for row in PUBLISHED:
+        model = meta_model(variant_config(row.variant, num_classes=row.classes, decoder_stride=row.decoder_stride))
+        assert found[row.name]["parameters"] == sum(p.numel() for p in model.parameters())
+    _, out, _ = run("weights", "swin_tiny.ms_in22k")
+    shown = {line.split()[0]: line for line in out.splitlines()}
+    assert "  44.3 M  " in shown["swin_tiny.ms_in22k"]
+    assert "  28.3 M  " in shown["swin_tiny.ms_in22k_ft_in1k"]
+
+
 # --- every row --------------------------------------------------------------------------------------------------------
 
 
@@ -409,7 +643,7 @@ def fits(found, row, theirs):
     for field in ("embed_dim", "depths", "num_heads", "window_size", "patch_size", "similarity"):
         assert getattr(found.config, field) == getattr(variant, field)
     count = sum(p.numel() for p in found.parameters())
-    assert row.classes in (0, 21_841) or count == PARAMETERS[row.variant]
+    assert count == parameters(row.variant, row.classes, row.decoder_stride)
     return count == sum(p.numel() for p in theirs.parameters())
 
 

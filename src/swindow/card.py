@@ -135,8 +135,8 @@ class ModelCard:
         preprocess: how an image becomes the model's input.
         input_size: pixels per axis of the images the weights were trained on.
         split: what was held out from training; None where the data had a split of its own, or where it is not known.
-        data: what the weights were trained on.
-        licence: of the weights.
+        data: what the weights were trained on, one after the other: "ImageNet-1k, then photos".
+        licence: of the weights; of those that training began with, where it is not known of the result.
         format: of the card as JSON.
 
     Raises:
@@ -180,6 +180,25 @@ class ModelCard:
     def replace(self, **fields: Any) -> ModelCard:
         """Returns a card with some fields changed."""
         return dataclasses.replace(self, **fields)
+
+    def after(self, before: ModelCard | None) -> ModelCard:
+        """Returns the card of weights that training made from others: it keeps their licence, and names their data too.
+
+        Args:
+            before: the card of those that training began with; None: there were none, or nothing is known of them.
+
+        Example:
+            >>> start = ModelCard(data="ImageNet-1k", licence="MIT")
+            >>> tuned = ModelCard(data="photos").after(start)
+            >>> tuned.data, tuned.licence
+            ('ImageNet-1k, then photos', 'MIT')
+        """
+        if before is None:
+            return self
+        known = [data for data in (before.data, self.data) if data]
+        if len(known) == 2 and f", then {before.data}".endswith(f", then {self.data}"):  # the same data once more
+            known = known[:1]
+        return self.replace(data=", then ".join(known) or None, licence=self.licence or before.licence)
 
     def pixels(self, axes: int) -> tuple[int, ...] | None:
         """Returns the size of images in pixels per axis; None: it is not known for so many axes."""

@@ -1,4 +1,4 @@
-"""Names of classes: those of ImageNet-1k, and those that a file lists. Imports no torch."""
+"""Names of classes: those of ImageNet-1k and ImageNet-22k, and those that a file lists. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from .errors import ConfigError
 
 FILE_1K = Path(__file__).with_name("imagenet_1k.txt")
+FILE_22K = Path(__file__).with_name("imagenet_22k.txt")
+CLASSES_22K = 21_841
 
 
 @functools.cache
@@ -20,15 +22,35 @@ def imagenet_1k() -> tuple[tuple[str, str], ...]:
         >>> imagenet_1k()[281]
         ('n02123045', 'tabby')
     """
-    lines = FILE_1K.read_text(encoding="utf-8").splitlines()
+    return _pairs(FILE_1K)
+
+
+@functools.cache
+def imagenet_22k() -> tuple[tuple[str, str], ...]:
+    """Returns (synset, name) of each of the 21,841 classes of ImageNet-22k, in the order of Microsoft's weights.
+
+    Names differ from each other. Those of the classes that are in ImageNet-1k too are the same there, unless another
+    class of ImageNet-22k has the name as well. timm's list of as many classes has another order, see the file.
+
+    Example:
+        >>> imagenet_22k()[2397], imagenet_22k()[2167]
+        (('n02123045', 'tabby, tabby cat'), ('n02084071', 'dog'))
+    """
+    return _pairs(FILE_22K)
+
+
+def _pairs(path: Path) -> tuple[tuple[str, str], ...]:
+    """What a file of ours lists: synset and name on every line."""
+    lines = path.read_text(encoding="utf-8").splitlines()
     pairs = (line.split(" ", 1) for line in lines if not line.startswith("#"))
     return tuple((synset, name) for synset, name in pairs)
 
 
 def numbers(names: Sequence[str]) -> dict[str, int]:
-    """Returns the number of the class for every name that data may have for it: its own, and its synset of ImageNet-1k.
+    """Returns the number of the class for every name that data may have for it: its own, and its synset of ImageNet.
 
-    Names have synsets where they are those of ImageNet-1k, also where more synonyms follow each, after a comma.
+    Names have synsets where they are those of ImageNet-1k or of ImageNet-22k, in the order of ``imagenet_1k`` or
+    ``imagenet_22k``, also where more synonyms follow each, after a comma.
 
     Example:
         >>> numbers(["cat", "dog"])
@@ -37,10 +59,10 @@ def numbers(names: Sequence[str]) -> dict[str, int]:
         281
     """
     found = {name: number for number, name in enumerate(names)}
-    known = imagenet_1k()
+    known = imagenet_22k() if len(names) == CLASSES_22K else imagenet_1k()
     # "crane" stands for "crane bird" and for the machine in lists that do not tell them apart.
     if len(names) == len(known) and all(
-        f"{ours} ".startswith(f"{name.split(',')[0]} ") for name, (_, ours) in zip(names, known)
+        f"{ours.split(',')[0]} ".startswith(f"{name.split(',')[0]} ") for name, (_, ours) in zip(names, known)
     ):
         found |= {synset: number for number, (synset, _) in enumerate(known)}
     return found

@@ -227,6 +227,29 @@ def image_size(name: str) -> int:
     return IMAGE_SIZE.get(name, DEFAULT_IMAGE_SIZE)
 
 
+def parameters(name: str, num_classes: int, decoder_stride: int = 0) -> int:
+    """Returns how many parameters a variant has with so many classes, 0: without a head; or with SimMIM's decoder.
+
+    Args:
+        name: of the variant.
+        num_classes: of its head.
+        decoder_stride: pixels per side that a decoder draws for each token of the last map; 0: there is none.
+
+    Raises:
+        ConfigError: no variant has that name.
+
+    Example:
+        >>> parameters("swin_tiny", 1000), parameters("swin_tiny", 21_841), parameters("swin_tiny", 0)
+        (28288354, 44315083, 27519354)
+    """
+    config = variant_config(name)
+    width = config.width(config.num_stages - 1) + 1  # and a bias
+    count = PARAMETERS[name] + (num_classes - config.num_classes) * width
+    if decoder_stride:
+        count += config.in_chans * decoder_stride**config.ndim * width + config.embed_dim  # and a mask token
+    return count
+
+
 def variant_of(config: SwinConfig) -> str | None:
     """Returns the variant that a config is of, whatever its heads, channels, rates and rules for sizes; None: of none.
 

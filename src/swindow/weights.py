@@ -6,13 +6,17 @@ A name is VARIANT.TAG, with timm's tags: who trained and on what. Figures are th
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import NamedTuple
 
-from .errors import ConfigError
+from .errors import ConfigError, nearest
 
 OFFICIAL = "https://github.com/SwinTransformer/storage/releases/download/"
 S3 = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
 TORCHVISION = "https://download.pytorch.org/models/"
+
+# Whether a download draws a bar; of the context, so that what a command says of it ends with the command.
+BARS: ContextVar[bool] = ContextVar("bars", default=True)
 
 # What a tag says of the training data.
 DATA = {
@@ -23,6 +27,14 @@ DATA = {
     "tv_in1k": "ImageNet-1k",
     "tv_k400": "Kinetics-400",
     "tv_in22k_k400": "ImageNet-22k, then Kinetics-400",
+}
+
+
+# What names begin with that are taken for Swin's, in lower case, and what such weights are.
+NOT_OURS = {
+    "swinv2_cr_": "timm's swinv2_cr, another architecture than SwinV2",
+    "swinir": "SwinIR, which restores images: Swin's blocks in another architecture",
+    "ctranspath": "CTransPath, which has convolutions where Swin embeds patches",
 }
 
 
@@ -68,6 +80,11 @@ class Published(NamedTuple):
     def classes(self) -> int:
         """Number of classes; 0 without a classifier."""
         return {"ms_in22k": 21_841, "ms_simmim": 0}.get(self.tag, 400 if self.tag.endswith("k400") else 1000)
+
+    @property
+    def decoder_stride(self) -> int:
+        """Pixels per side that SimMIM's decoder draws for each token; 0: they have no decoder."""
+        return 32 if self.tag == "ms_simmim" else 0
 
     @property
     def licence(self) -> str:
@@ -411,6 +428,43 @@ def find(pattern: str = "") -> list[Published]:
     """Returns the weights with a text in their name, in one of their other names, or in what they were trained on."""
     wanted = pattern.lower()
     return [row for row in PUBLISHED if any(wanted in text.lower() for text in (*_names(row), row.data))]
+
+
+def suggestions(name: str) -> str:
+    """Returns ``" (did you mean 'a' or 'b'?)"`` for the nearest of all names that weights have; "" where none is near.
+
+    A name without a slash gets names without one: timm's and ours, not those of repositories.
+
+    Example:
+        >>> suggestions("swin_s3_tiny_224.ms_in1")
+        " (did you mean 'swin_s3_tiny_224.ms_in1k' or 'swin_s3_tiny.ms_in1k' or 'swin_s3_tiny_224'?)"
+        >>> suggestions("resnet50.tv_in1k.pth")
+        ''
+    """
+    known = (one for row in PUBLISHED for one in sorted(_names(row)) if ("/" in one) == ("/" in name))
+    return nearest(name, dict.fromkeys(known))
+
+
+ORGANISATIONS = ("timm/", "microsoft/")  # of repositories with published weights
+
+
+def refused(name: str) -> str | None:
+    """Returns what weights are that are called like Swin's, and are of another architecture; None: not known as such.
+
+    Args:
+        name: of weights, of a repository, or its address, with any tag: capitals do not matter.
+
+    Example:
+        >>> refused("hf://timm/swinv2_cr_tiny_ns_224.sw_in1k")
+        "timm's swinv2_cr, another architecture than SwinV2"
+        >>> refused("1aurent/swin_tiny_patch4_window7_224.CTransPath")
+        'CTransPath, which has convolutions where Swin embeds patches'
+    """
+    organisation, _, last = name.lower().removeprefix("hf://").rpartition("/")
+    if "/" in organisation:  # a path
+        return None
+    parts = (last, last.partition(".")[2])  # the name, and its tag
+    return next((what for start, what in NOT_OURS.items() if any(part.startswith(start) for part in parts)), None)
 
 
 def _names(row: Published) -> set[str]:

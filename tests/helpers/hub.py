@@ -19,12 +19,14 @@ class Hub:
 
     Attributes:
         address: of the server.
-        repositories: "org/name" to a folder.
+        repositories: "org/name", or "org/name@revision", to a folder.
         files: path, such as "/models/a.pth", to a file.
         requests: method, path and range of everything that was asked for.
         cut: paths that are cut off after so many bytes, once each.
         lies: paths of a repository whose announced hash is not theirs.
         silent: paths for which no length is given.
+        moved: path to the address, or another path, that its requests are sent on to.
+        xet: paths of a repository that are said to lie in Xet storage, which is not served.
     """
 
     def __init__(self) -> None:
@@ -35,6 +37,8 @@ class Hub:
         self.cut: dict[str, int] = {}
         self.lies: set[str] = set()
         self.silent: set[str] = set()
+        self.moved: dict[str, str] = {}
+        self.xet: set[str] = set()
 
     def find(self, path: str) -> tuple[Path, dict[str, str]] | dict | list | None:
         """A file and its headers, a JSON answer, or None."""
@@ -42,15 +46,16 @@ class Hub:
         if path in self.files:
             return self.files[path], {}
         if parts[:2] == ["api", "models"] and len(parts) >= 4:
-            folder = self.repositories.get("/".join(parts[2:4]))
+            what, revision = [*parts[4:6], "revision", "main"][:2] if len(parts) != 4 else ("revision", "main")
+            folder, commit = self.at("/".join(parts[2:4]), revision)
             if folder is None:
                 return None
             names = sorted(file.name for file in folder.iterdir())
-            if parts[4] == "tree":
+            if what == "tree":
                 return [_entry(folder / name) for name in names]
             return {
                 "id": "/".join(parts[2:4]),
-                "sha": COMMIT,
+                "sha": commit,
                 "siblings": [{"rfilename": name} for name in names],
                 "private": False,
                 "tags": [],
@@ -58,7 +63,7 @@ class Hub:
                 "likes": 0,
             }
         if len(parts) >= 5 and parts[2] == "resolve":
-            folder = self.repositories.get("/".join(parts[:2]))
+            folder, commit = self.at("/".join(parts[:2]), parts[3])
             if folder is None or not (folder / parts[4]).is_file():
                 return None
             file = folder / parts[4]
@@ -67,11 +72,27 @@ class Hub:
                 digest = digest[::-1]
             large = file.suffix != ".json"
             tag = digest if large else digest[:40]
-            headers = {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}
+            headers = {"ETag": f'"{tag}"', "X-Repo-Commit": commit}
             if large:
                 headers |= {"X-Linked-Etag": f'"{tag}"', "X-Linked-Size": str(file.stat().st_size)}
+            if path in self.xet:
+                headers |= {"X-Xet-Hash": digest, "Link": f'<{self.address}/api/xet-read-token>; rel="xet-auth"'}
             return file, headers
         return None
+
+    def at(self, name: str, revision: str) -> tuple[Path | None, str]:
+        """The folder of a repository at a revision, and its commit."""
+        for known, folder in self.repositories.items():
+            repository, _, tag = known.partition("@")
+            commit = commit_of(tag) if tag else COMMIT
+            if repository == name and revision in (tag or "main", commit):
+                return folder, commit
+        return None, COMMIT
+
+
+def commit_of(revision: str) -> str:
+    """The commit that a revision is of."""
+    return hashlib.sha1(revision.encode()).hexdigest()
 
 
 def _entry(file: Path) -> dict[str, object]:
@@ -101,6 +122,9 @@ def serving(hub: Hub) -> Iterator[Hub]:
             found = hub.find(path)
             if found is None:
                 self.send(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"}, body)
+            elif path in hub.moved:
+                headers = {} if isinstance(found, dict | list) else found[1]
+                self.send(302, b"", headers | {"Location": hub.moved[path]}, body)
             elif isinstance(found, dict | list):
                 self.send(200, json.dumps(found).encode(), {"Content-Type": "application/json"}, body)
             else:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..class_names import imagenet_1k
+from ..class_names import imagenet_1k, imagenet_22k
 from ..config import SwinConfig
 from ..errors import ConfigError
 from ..models.assemble import initial, named
@@ -18,7 +18,6 @@ from .fill import empty
 from .parts import Parts
 from .resize import Resize, adapt_channels, resize_table
 
-IMAGENET_22K = 21_841
 ROWS_OF_1K = Path(__file__).with_name("imagenet_22k_to_1k.txt")
 # Why tensors have no place in the new model, by the beginning of their names.
 REASONS = {
@@ -117,13 +116,18 @@ def _carried(
             done[name] = f"from window {before} to {after}, {how}"
     if new.num_classes != old.num_classes:
         head = [name for name in tensors if name.startswith("head.")]
-        if (old.num_classes, new.num_classes) == (IMAGENET_22K, len(imagenet_1k())):
+        if _from_22k(old, new):
             rows = torch.tensor([int(row) for row in ROWS_OF_1K.read_text().split()])
             tensors |= {name: tensors[name][rows] for name in head}
             done |= dict.fromkeys(head, "the rows of ImageNet-1k's classes")
         else:
             tensors = {name: tensor for name, tensor in tensors.items() if name not in head}
     return tensors, done
+
+
+def _from_22k(old: SwinConfig, new: SwinConfig) -> bool:
+    """Whether a head for ImageNet-22k becomes one for ImageNet-1k."""
+    return (old.num_classes, new.num_classes) == (len(imagenet_22k()), len(imagenet_1k()))
 
 
 def _reason(name: str) -> str:
@@ -138,7 +142,7 @@ def _card(parts: Parts, new: SwinConfig) -> tuple[Any, dict[str, str]]:
         card = card.replace(preprocess=None)
         assumed.pop("preprocess", None)
     if new.num_classes != old.num_classes:  # what is left is of the weights, their split too
-        known = (old.num_classes, new.num_classes) == (IMAGENET_22K, len(imagenet_1k()))
+        known = _from_22k(old, new)
         names = tuple(name for _, name in imagenet_1k()) if known else None
         card = card.replace(class_names=names, task=None, settings={})
         assumed.pop("class_names", None)

@@ -12,13 +12,15 @@ import os
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import CheckpointError
-from ..weights import Published, hash_of
+from ..weights import BARS, Published, hash_of
 from .layouts import SIDECARS
 
 HUB = "hf://"
@@ -29,8 +31,8 @@ BLOCK = 1 << 20  # bytes
 def fetch(row: Published) -> Path:
     """Returns where published weights lie on this machine: a file, or a folder of the hub's cache.
 
-    What is not there is downloaded, with a bar, from the first source that answers. A download that was interrupted is
-    continued.
+    What is not there is downloaded, with a bar, from the first source that answers. It goes on where a connection
+    breaks off.
 
     Raises:
         CheckpointError: there is no network, no source has the file, or it is not what was published; the message says
@@ -66,6 +68,27 @@ def cached(source: str) -> Path | None:
     return None
 
 
+@contextmanager
+def _bars() -> Iterator[None]:
+    """Lets no bar be drawn inside the ``with`` block where none is wanted; a variable of the user's has priority."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    switch = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not BARS.get() and not are_progress_bars_disabled()
+    if switch:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if switch:
+            enable_progress_bars()
+
+
+@_bars()
 def from_hub(address: str, verify: bool = False) -> Path:
     """Returns the folder of ``hf://org/name[@revision]``, downloaded where its newest version is not in the cache.
 
@@ -95,6 +118,7 @@ def from_hub(address: str, verify: bool = False) -> Path:
     return folder
 
 
+@_bars()
 def from_url(url: str) -> Path:
     """Returns where a file lies after it was downloaded. Of several processes one downloads it.
 

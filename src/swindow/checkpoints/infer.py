@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..card import ModelCard, Preprocess
-from ..class_names import imagenet_1k
+from ..class_names import imagenet_1k, imagenet_22k
 from ..config import PerAxis, SwinConfig
 from ..errors import CheckpointError, ConfigError
 from ..sizes import image_size
@@ -109,11 +109,14 @@ def _card(
     assumed: dict[str, str] = {}
     if layout.name == OWN.name or config.ndim != 2:
         return card, assumed
-    if card.class_names is None and config.num_classes == len(imagenet_1k()):
-        card = card.replace(class_names=tuple(name for _, name in imagenet_1k()))
-        assumed["class_names"] = (
-            "those of ImageNet-1k, as the file has 1000 classes and no names; --names FILE gives others"
-        )
+    if card.class_names is None:
+        for data, classes in (("ImageNet-1k", imagenet_1k), ("ImageNet-22k", imagenet_22k)):
+            if config.num_classes == len(classes()):
+                card = card.replace(class_names=tuple(name for _, name in classes()))
+                assumed["class_names"] = (
+                    f"those of {data}, as the file has {config.num_classes} classes and no names; --names FILE gives "
+                    "others"
+                )
     if card.preprocess is None:
         for said in evidence:
             assumed |= said.assumed

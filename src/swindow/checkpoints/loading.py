@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..card import ModelCard
+from ..class_names import imagenet_22k
 from ..config import PerAxis
 from ..errors import ConfigError
-from ..variants import VARIANTS, variant_config
+from ..variants import variant_config
 from ..weights import Published
 from .adaptation import adapted
 from .evidence import Evidence
@@ -60,11 +62,8 @@ def beside(found: Source) -> list[Evidence]:
     card = card_in(found.name, found.header)
     if card is not None:
         said.append(Evidence("its model card", card=card))
-    row = found.published
-    if row is not None and VARIANTS[row.variant].get("similarity") == "cosine":  # no tensor tells these windows
-        meant = variant_config(row.variant)
-        windows = {"window_size": meant.window_size, "pretrained_window_size": meant.pretrained_window_size}
-        said.append(Evidence("its name", windows))
+    if found.published is not None:
+        said.append(_by_name(found.published))
     sidecar = of_sidecars(found.sidecars)
     if sidecar is not None:
         said.append(dataclasses.replace(sidecar, certain=found.certain))
@@ -72,6 +71,16 @@ def beside(found: Source) -> list[Evidence]:
     if extra is not None:
         said.append(extra)
     return said
+
+
+def _by_name(row: Published) -> Evidence:
+    """What the name of published weights says that no tensor tells, or some files beside them tell wrongly."""
+    fields, meant, names = {}, variant_config(row.variant), None
+    if meant.position_bias == "continuous":
+        fields = {"window_size": meant.window_size, "pretrained_window_size": meant.pretrained_window_size}
+    if row.classes == len(imagenet_22k()):
+        names = tuple(name for _, name in imagenet_22k())
+    return Evidence("its name", fields, card=ModelCard(class_names=names, data=row.data, licence=row.licence))
 
 
 def _pixels(size: int | tuple[int, ...] | None, matched: Match) -> PerAxis | None:
@@ -86,8 +95,8 @@ def _pixels(size: int | tuple[int, ...] | None, matched: Match) -> PerAxis | Non
 
 
 def _named(parts: Parts, row: Published) -> Parts:
-    """Parts of published weights, with what the table knows of them on the card."""
-    card = parts.card.replace(data=row.data, licence=row.licence)
+    """Parts of published weights, for which nothing of the card is a guess."""
+    card = parts.card
     if row.resize and card.preprocess is not None:
         how = dataclasses.replace(card.preprocess, crop_fraction=row.pixels / row.resize)
         card = card.replace(preprocess=how)

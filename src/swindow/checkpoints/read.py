@@ -11,8 +11,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError, nearest
-from ..weights import PUBLISHED, Published, published
+from ..errors import CheckpointError
+from ..weights import Published, published, refused, suggestions
 from .download import HUB, fetch, from_hub
 from .files import reason
 from .layouts import SIDECARS
@@ -24,6 +24,7 @@ WRAPPERS = (
     "model", "state_dict", "model_state_dict", "model_state", "module", "net", "network", "weights", "params",
     "teacher", "student", "model_ema", "state_dict_ema", "ema",
 )  # fmt: skip
+TAGGED = (".ms_", ".tv_")  # how the suffix of a published name begins
 WRAPPED_BY_TORCH = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 DEPTH = 4  # wrappers around wrappers
 
@@ -68,6 +69,9 @@ def read(source: str | Path | Mapping[str, Any], part: str | None = None, verify
         return _unwrapped("the state dict", source, part)
     if not isinstance(source, (str, Path)):
         raise CheckpointError(f"load: got a {type(source).__name__}, expected a path, 'hf://org/name' or a state dict")
+    other = refused(str(source)) if str(source).startswith(HUB) else None
+    if other is not None:
+        raise CheckpointError(f"{source}: is of {other}, which swindow does not have")
     if str(source).startswith(HUB):
         return dataclasses.replace(_folder(from_hub(str(source)), part, verify), name=str(source))
     try:
@@ -81,7 +85,10 @@ def read(source: str | Path | Mapping[str, Any], part: str | None = None, verify
         return dataclasses.replace(_file(path, part, verify), sidecars=_sidecars(path.parent))
     row = published(str(source))
     if row is None:
-        near = nearest(str(source), [row.name for row in PUBLISHED]) if path.suffix[1:3] in ("ms", "tv") else ""
+        other = refused(str(source))
+        if other is not None:
+            raise CheckpointError(f"{source}: is of {other}, which swindow does not have")
+        near = suggestions(str(source)) if path.suffix.startswith(TAGGED) else ""
         raise CheckpointError(
             f"{path}: there is no such file{near}; expected a file of weights, a folder with config.json, or a "
             "published name ('swindow weights' lists them)"

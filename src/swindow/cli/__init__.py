@@ -6,6 +6,7 @@ command that was given is imported, and nothing at all for ``swindow --help``.
 
 from __future__ import annotations
 
+import contextvars
 import importlib
 import io
 import os
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     with _sigterm_as_ctrl_c():
         try:
-            status = _status(arguments)
+            status = contextvars.copy_context().run(_status, arguments)  # what it sets ends with it
         except BrokenPipeError:
             if not _drop_output_without_reader():
                 raise  # another pipe, for instance that of a worker process

@@ -79,7 +79,7 @@ class Output:
 
     Args:
         json: standard output gets one JSON document and nothing else; messages go to standard error.
-        quiet: print no messages, the result only.
+        quiet: print no messages, the result only; nor the bars of downloads, until the command ends.
 
     Attributes:
         console: where messages go; bars are drawn there.
@@ -89,6 +89,8 @@ class Output:
         others = int(os.environ.get("RANK", 0)) > 0
         self.json = json and not others
         self.console = _Console(stderr=json, quiet=quiet or others)
+        if self.console.quiet:
+            weights_.BARS.set(False)
         # The same console where it shows both: it keeps lines and bars apart.
         self._results = _Console(quiet=json or others) if json or quiet else self.console
 
@@ -162,15 +164,22 @@ def open_predictor(
 
 
 def checked_name(checkpoint: str) -> None:
-    """Raises ConfigError for what can only be a variant's or a published name, misspelt; the nearest are named."""
-    if "/" in checkpoint or Path(checkpoint).exists() or weights_.published(checkpoint) is not None:
+    """Raises ConfigError for what can only be a name: of a variant or published weights, misspelt, or of others."""
+    if Path(checkpoint).exists() or weights_.published(checkpoint) is not None:
         return
-    variant, _, tag = checkpoint.partition(".")
-    if not tag:
+    other = weights_.refused(checkpoint)
+    if other is not None:
+        raise ConfigError(f"{checkpoint}: got the name of {other}; expected weights of a Swin, see 'swindow weights'")
+    repository = checkpoint.startswith(weights_.ORGANISATIONS)
+    if "/" in checkpoint and not repository:
+        return
+    variant, _, tag = checkpoint.rpartition("/")[2].partition(".")
+    if tag.startswith(("ms_", "tv_")) or (repository and not tag):
+        near = weights_.suggestions(checkpoint)
+        if near or variant in variants_.VARIANTS:
+            raise ConfigError(f"unknown weights {checkpoint!r}{near}; 'swindow weights' lists all")
+    elif not tag:
         variants_.variant_config(checkpoint)
-    elif variant in variants_.VARIANTS and tag.startswith(("ms_", "tv_")):
-        names = [row.name for row in weights_.PUBLISHED]
-        raise ConfigError(f"unknown weights {checkpoint!r}{nearest(checkpoint, names)}; 'swindow weights' lists all")
 
 
 def class_number(target: str, names: Sequence[str], count: int) -> int:

@@ -23,6 +23,7 @@ def weights(
     output, found = Output(json, quiet), weights_.find(filter)
     if not found:
         raise ConfigError(f"no published weights have {filter!r} in their name or data; 'swindow weights' lists all")
+    counts = {row.name: variants_.parameters(row.variant, row.classes, row.decoder_stride) for row in found}
     rows = [("name", "pixels", "trained on", "top-1", "parameters", "licence", "checked by", "source")]
     for row in found:
         rows.append(
@@ -31,7 +32,7 @@ def weights(
                 str(row.pixels),
                 row.data,
                 "" if row.top1 is None else f"{row.top1:.1f}",
-                f"{variants_.PARAMETERS[row.variant] / 1e6:.1f} M",
+                f"{counts[row.name] / 1e6:.1f} M",
                 row.licence,
                 row.checked,
                 row.sources[0],
@@ -40,11 +41,11 @@ def weights(
     output.table(rows)
     output.say(
         "*: what pretrained=True takes; top-1: percent of ImageNet-1k's validation images (video: Kinetics-400), as "
-        "published; parameters: with 1000 classes (video: 400)"
+        "published; parameters: with the head or the decoder that they have"
     )
     output.put(
         {row.name: {"pixels": row.pixels, "data": row.data, "top1": row.top1, "classes": row.classes,
-                    "parameters": variants_.PARAMETERS[row.variant], "licence": row.licence, "default": row.default,
+                    "parameters": counts[row.name], "licence": row.licence, "default": row.default,
                     "checked": row.checked, "sources": list(row.sources)} for row in found}
     )  # fmt: skip
     return 0

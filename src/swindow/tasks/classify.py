@@ -219,9 +219,9 @@ class Classify:
     def outputs_of(self, info: DataInfo) -> tuple[int, ...]:
         """Returns, for every class of some data, the number of the model's output that stands for it.
 
-        Classes go by their names, or by their synsets where the model's names are those of ImageNet-1k. Where the model
-        has as many classes as the data, they go by their order if its names are only numbers, or if they are those of
-        ImageNet-1k and the data has none of them.
+        Classes go by their names, or by their synsets where the model's names are those of ImageNet-1k or ImageNet-22k.
+        Where the model has as many classes as the data, they go by their order if its names are only numbers, or if
+        they are those of ImageNet-1k and the data has none of them.
 
         Raises:
             DataError: the data has a class that the model does not know.

@@ -195,7 +195,8 @@ class Run:
         self.info, self.out = info, s.out
         torch.manual_seed(s.seed)
         self.model: nn.Module = task.build(info, start)
-        self.card = task.card(info).replace(split=held_out)
+        card = task.card(info)
+        self.card = card.replace(split=held_out).after(None if start is None else start.card)
         for module in self.model.modules():
             if isinstance(module, SwinTransformer):
                 module.set_grad_checkpointing(s.grad_checkpointing)
@@ -207,7 +208,7 @@ class Run:
         self.bf16 = s.precision == "bf16" or (s.precision == "auto" and bf16_here)
         self.identity = {
             **s.identity(),
-            "task": self.card.replace(split=None).to_dict(),
+            "task": card.replace(split=None).to_dict(),
             "learning rate": lr,
             "data": data_.digest(splits.train.fingerprint(), splits.held_out.fingerprint()),
             "processes": here.size,
