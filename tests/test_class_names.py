@@ -14,7 +14,7 @@ import pytest
 
 import swindow
 from swindow import CheckpointError, ConfigError, ModelCard
-from swindow.checkpoints.loading import ROWS_OF_1K
+from swindow.checkpoints.adaptation import ROWS_OF_1K
 from swindow.class_names import imagenet_1k, imagenet_22k, numbers, read_names
 from swindow.data import DataInfo
 from swindow.errors import DataError

@@ -214,3 +214,26 @@ def test_variants_are_those_of_the_paper(name, embed_dim, depths, num_heads, win
     assert config.window_size == ((window, window),) * 4
     assert (config.patch_size, config.mlp_ratio, config.qkv_bias, config.patch_norm) == ((4, 4), 4.0, True, True)
     assert (config.shrink, config.shift_single, config.mask_padding) == (None, False, True)
+
+
+def test_widths_are_counted_as_in_an_index():
+    config = SwinConfig(embed_dim=96)
+    assert [config.width(i) for i in (0, 3, -1, -4)] == [96, 768, 768, 96]
+    assert all(isinstance(config.width(i), int) for i in range(-4, 4))
+    for stage in (4, -5):
+        with pytest.raises(ConfigError, match=f"got stage {stage}, expected one of 4"):
+            config.width(stage)
+
+
+def test_errors_of_windows_say_what_would_do():
+    for name, window in (("swin3d_tiny", (4, 4, 4)), ("swin_tiny", (8, 4))):
+        with pytest.raises(ConfigError) as caught:
+            variant_config(name, window_size=window)
+        advice = f"try window_size={(window,) * 4}"
+        assert advice in str(caught.value)
+        assert variant_config(name, window_size=(window,) * 4).window_size == (window,) * 4
+    with pytest.raises(
+        ConfigError, match=r"patch_size \(2, 2\) of 2 axes.*try another, for instance patch_size=\(2, 2, 2\)"
+    ):
+        variant_config("swin3d_tiny", patch_size=2)
+    assert variant_config("swin3d_tiny", patch_size=(2, 2, 2)).patch_size == (2, 2, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import re
@@ -42,6 +43,41 @@ def test_arrows_point_one_way():
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+LIBRARIES = re.compile(
+    r"(?<![a-z])(timm|torchvision|transformers|monai|mm(det|seg|pretrain|engine|cv|action)\w*|openmmlab|microsoft|detectron2"
+    r"|yacs|fvcore|lightning)(?![a-z])",
+    re.IGNORECASE,
+)
+
+
+def names_and_texts(tree):
+    """Every name and every text of a module but its docstrings."""
+    described = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {
+        id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, described) and ast.get_docstring(node)
+    }
+    for node in ast.walk(tree):
+        for value in (getattr(node, field, None) for field in ("value", "id", "attr", "name", "module", "arg")):
+            if isinstance(value, str) and id(node) not in docstrings:
+                yield value
+
+
+def test_what_is_known_of_a_library_is_in_its_layout():
+    """No code names another library but the layouts, the adapters and the table of published weights."""
+    package = ROOT / "src" / "swindow"
+    allowed = ("checkpoints/layouts/", "adapters/", "weights.py")
+    found = {}
+    for path in package.rglob("*.py"):
+        name = path.relative_to(package).as_posix()
+        texts = names_and_texts(ast.parse(path.read_text(encoding="utf-8")))
+        named = [text for text in texts if LIBRARIES.search(text.replace("Swin Transformers", ""))]
+        if named and not name.startswith(allowed):
+            found[name] = named
+    assert found == {}
+    layout = (package / "checkpoints" / "layouts" / "timm.py").read_text(encoding="utf-8")
+    assert any(LIBRARIES.search(text) for text in names_and_texts(ast.parse(layout)))
 
 
 def test_no_test_file_imports_another():

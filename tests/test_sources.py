@@ -501,21 +501,6 @@ def test_heads_of_imagenet_22k(official):
     assert swindow.load(official).config.num_classes == 21_841
 
 
-def test_imagenet_22k_rows_are_the_synsets(official):
-    """Against timm's lists of synsets: the same classes, but for two that the official order has earlier, and one."""
-    timm = pytest.importorskip("importlib.metadata").files("timm")
-    lists = {p.name: p.locate() for p in timm or () if p.name in ("imagenet_synsets.txt", "imagenet22k_synsets.txt")}
-    if len(lists) < 2:
-        pytest.skip("timm is not installed")
-    small, large = (lists[name].read_text().split() for name in ("imagenet_synsets.txt", "imagenet22k_synsets.txt"))
-    rows = [int(row) for row in swindow.checkpoints.adaptation.ROWS_OF_1K.read_text().split()]
-    assert len(rows) == len(small) == 1000
-    drift = [row - large.index(name) for row, name in zip(rows, small, strict=True) if name in large]
-    assert len(drift) == 999
-    assert drift == sorted(drift)
-    assert set(drift) == {0, 1, 2}
-
-
 def test_input_size_settles_windows_and_resizes_tables(official, model):
     """As the official code builds it for that size: at 16 pixels the second map has 2 tokens."""
     found = swindow.load(official, input_size=16)

@@ -143,13 +143,14 @@ class SwinConfig:
                 f"{field}: got {given!r}, expected one int or one entry for each of the {self.num_stages} stages; try "
                 f"{field}={(one,) * self.num_stages}"
             )
-        for window in given:
-            if isinstance(window, (tuple, list)) and len(window) != self.ndim:
-                raise ConfigError(
-                    f"got patch_size {self.patch_size} of {_axes(self.ndim)} and in {field} {window!r} of "
-                    f"{_axes(len(window))}, expected one number per axis in both; try another, "
-                    f"for instance patch_size={(self.patch_size[0],) * len(window)}"
-                )
+        counts = {len(window) if isinstance(window, (tuple, list)) else self.ndim for window in given}
+        if len(counts) == 1 and self.ndim not in counts:  # windows that are right for another number of axes
+            (count,) = counts
+            raise ConfigError(
+                f"got patch_size {self.patch_size} of {_axes(self.ndim)} and in {field} {given[0]!r} of {_axes(count)}, "
+                "expected one number per axis in both; try another, for instance "
+                f"patch_size={(self.patch_size[0],) * count}"
+            )
         axes = ((w,) * self.ndim if isinstance(w, int) else w for w in given)
         return tuple(_ints(f"{field}[{i}]", w, least=1, length=self.ndim) for i, w in enumerate(axes))
 
