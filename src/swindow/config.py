@@ -147,8 +147,8 @@ class SwinConfig:
         if len(counts) == 1 and self.ndim not in counts:  # windows that are right for another number of axes
             (count,) = counts
             raise ConfigError(
-                f"got patch_size {self.patch_size} of {_axes(self.ndim)} and in {field} {given[0]!r} of {_axes(count)}, "
-                "expected one number per axis in both; try another, for instance "
+                f"got patch_size {self.patch_size} of {_axes(self.ndim)} and in {field} {given[0]!r} of "
+                f"{_axes(count)}, expected one number per axis in both; try another, for instance "
                 f"patch_size={(self.patch_size[0],) * count}"
             )
         axes = ((w,) * self.ndim if isinstance(w, int) else w for w in given)

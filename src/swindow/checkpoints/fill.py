@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -43,16 +45,6 @@ def fill(
     """
     source, layout, config = found.name, matched.layout, inferred.config
     expected = named(empty(config))
-    unused = {**UNUSED, **(OUT_NORM if layout.out_norms else {})}  # a backbone may carry a final norm that it ignores
-    dropped = {**found.beside, **matched.dropped, **{b.key: "worked out anew from sizes" for b in matched.buffers}}
-    for name, keys in matched.origin.items():
-        why = next((why for start, why in unused.items() if name.startswith(start)), None)
-        if name not in expected and why is None:
-            raise CheckpointError(
-                f"{source}: tensor {' and '.join(keys)} ({name} in swindow) has no place in the model of the others"
-            )
-        if name not in expected:
-            dropped |= dict.fromkeys(keys, str(why))
     shared = {tensor.untyped_storage().data_ptr() for tensor in found.tensors.values()} if copy else set()
     tensors: dict[str, Tensor] = {}
     missing = []
@@ -72,11 +64,28 @@ def fill(
         source,
         layout.name,
         len(tensors) - len(missing),
-        dropped,
+        _left_out(found, matched, expected),
         initialised=tuple(missing),
         assumed=inferred.assumed,
     )
     return Parts(config, tensors, inferred.card, report, origin)
+
+
+def _left_out(found: Source, matched: Match, expected: Mapping[str, Tensor]) -> dict[str, str]:
+    """The keys that are not taken, and why. Raises CheckpointError for a tensor that has no place, and no reason."""
+    # A backbone may carry a final norm that it does not use.
+    unused = {**UNUSED, **(OUT_NORM if matched.layout.out_norms else {})}
+    buffers = {buffer.key: "worked out anew from sizes" for buffer in matched.buffers}
+    dropped = {**found.beside, **matched.dropped, **buffers}
+    for name, keys in matched.origin.items():
+        why = next((why for start, why in unused.items() if name.startswith(start)), None)
+        if name not in expected and why is None:
+            raise CheckpointError(
+                f"{found.name}: tensor {' and '.join(keys)} ({name} in swindow) has no place in the model of the others"
+            )
+        if name not in expected:
+            dropped |= dict.fromkeys(keys, str(why))
+    return dropped
 
 
 def empty(config: SwinConfig) -> SwinModel:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from .shared import InputSize, Json, Layout, Output, Quiet, WindowSize, unset
+from .shared import InputSize, Json, Layout, Output, Part, Quiet, WindowSize, unset
 
 
 def convert(
@@ -15,6 +15,7 @@ def convert(
     out: Annotated[Positional[Path], arg(metavar="OUT")],
     to: Annotated[str, arg(metavar="LAYOUT")] = "swindow",
     layout: Layout = None,
+    part: Part = None,
     num_classes: Annotated[int | None, unset("INT", "the classes of IN")] = None,
     window_size: WindowSize = None,
     input_size: InputSize = None,
@@ -32,6 +33,7 @@ def convert(
         to: the layout to write: swindow, microsoft, simmim, forks, video, timm, torchvision, transformers,
             transformers_5, mmpretrain, mmdetection, monai, monai_v2.
         layout: the layout of IN, one of those that --to takes.
+        part: the entry of IN to take where several hold weights, for instance state_dict_ema or student.
         num_classes: replace the head by a new one, with random weights, for so many classes; 0 removes it.
         window_size: side of a window, where IN does not say it (SwinV2 of timm).
         input_size: side of the images that both models are for, where IN does not say it.
@@ -40,7 +42,8 @@ def convert(
     from ..api import convert as run
 
     output, config = Output(json, quiet), None if window_size is None else {"window_size": window_size}
-    done = run(source, out, to, overwrite, input_size, layout=layout, config=config, num_classes=num_classes)
+    settings: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    done = run(source, out, to, overwrite, input_size, layout=layout, part=part, config=config, **settings)
     output.say(f"{source}: {done.model['layout']}, {done.model['variant'] or 'no published variant'}")
     for name, why in done.left_out.items():
         output.say(f"  {name} is left out: {why}")

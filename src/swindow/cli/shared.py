@@ -32,6 +32,7 @@ def unset(metavar: str, then: str = "") -> Any:
 Data = Annotated[Positional[str], arg(metavar="DATA")]
 Checkpoint = Annotated[Positional[str], arg(metavar="CHECKPOINT")]
 Layout = Annotated[str | None, unset("LAYOUT", "it is recognised")]
+Part = Annotated[str | None, unset("NAME", "the raw weights; the teacher before the student")]
 WindowSize = Annotated[int | None, unset("TOKENS", "as the file says")]
 InputSize = Annotated[int | None, unset("PIXELS", "as the file says")]
 Device = Annotated[
