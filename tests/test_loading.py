@@ -353,3 +353,15 @@ def test_parts_are_the_model(model, tmp_path):
     assert parts.card == model.card
     assert parts.tensors.keys() == model.state_dict().keys()
     assert parts.report.matched == len(parts.tensors)
+
+
+def test_what_is_asked_for_in_config_is_told_where_it_belongs(official):
+    """``config`` says what weights are; what they are to become is an argument of its own."""
+    for config, advice in (
+        ({"num_classes": 0}, "give num_classes= as an argument of its own"),
+        ({"in_chans": 1}, "give in_chans= as an argument of its own"),
+        ({"out_norms": True, "out_indices": (1,)}, "out_norms=True as an argument of its own makes new norms"),
+    ):
+        with pytest.raises(swindow.SwindowError, match=advice):
+            swindow.load(official, config=config)
+        assert swindow.load(official, **config).load_report.layout == "microsoft"

@@ -233,6 +233,10 @@ torch.save(model.state_dict(), "{out}")
         ),
         ('create("swin_tiny", pretrained=True)', "swin_tiny.ms_in1k, ImageNet-1k, MIT, True, 3"),
         ('create("swin_tiny", "ms_in1k", num_classes=7, seed=3)', "swin_tiny.ms_in1k, ImageNet-1k, MIT, True, 7"),
+        (
+            'create("swin_tiny_patch4_window7_224.ms_in1k", pretrained=True, num_classes=0)',
+            "swin_tiny.ms_in1k, ImageNet-1k, MIT, True, 0",
+        ),
     ],
 )
 def test_weights_are_downloaded_once(call, said, hub, model, run_python, tmp_path):
@@ -490,6 +494,32 @@ def test_windows_of_swinv2_are_known_by_the_name(hub, run_python, tmp_path):
     hub.repositories = {"timm/swinv2_tiny_window16_256.ms_in1k": folder}
     found = run_python('import swindow; print(swindow.load("swinv2_tiny_w16.ms_in1k").config.window_size)')
     assert found.strip() == "((16, 16), (16, 16), (16, 16), (8, 8))"
+
+
+NAMES = """
+import swindow
+from swindow.class_names import imagenet_1k, imagenet_22k
+
+for classes, known in ((None, imagenet_22k()), (1000, imagenet_1k())):
+    model = swindow.load("swin_tiny.ms_in22k", num_classes=classes)
+    print(model.card.class_names == tuple(name for _, name in known), "class_names" in model.load_report.assumed)
+"""
+
+
+def test_names_of_imagenet_22k_are_those_of_the_weights_not_those_beside_them(hub, run_python, tmp_path):
+    """config.json files name the classes in another order."""
+    fields = {"num_classes": 21_841, "depths": (1, 1), "num_heads": (1, 2), "embed_dim": 8}
+    model = randomise(swindow.create("swin_tiny", **fields))
+    model.card = swindow.ModelCard(class_names=tuple(map(str, range(21_841))))
+    swindow.save(model, tmp_path / "folder", layout="timm", input_size=224)
+    hub.repositories = {"timm/swin_tiny_patch4_window7_224.ms_in22k": tmp_path / "folder"}
+    assert run_python(NAMES).split() == ["True", "False"] * 2
+
+
+@pytest.mark.parametrize("name", ["swinv2_cr_tiny_ns_224", "hf://timm/swinv2_cr_tiny_ns_224.sw_in1k", "SwinIR_x4.pth"])
+def test_names_of_other_architectures_are_refused_in_python(name):
+    with pytest.raises(CheckpointError, match=r"is of (timm's swinv2_cr|SwinIR).*which swindow does not have"):
+        swindow.load(name)
 
 
 @pytest.mark.parametrize("stops", ["at once", "in the middle"])

@@ -14,6 +14,7 @@ from ..card import ModelCard
 from ..config import PerAxis
 from ..errors import CheckpointError, ConfigError
 
+CHANGED = ("num_classes", "in_chans")  # of those, what a caller may ask to be changed
 HEADER, TENSORS = "its header", "its tensors"  # the source of what they say
 # What tensors tell beyond doubt: whoever says otherwise is wrong.
 SURE = (
@@ -70,8 +71,10 @@ def merge(source: str, evidence: Sequence[Evidence]) -> tuple[dict[str, Any], li
     for said in evidence:
         name = next((name for name in SURE if name in said.fields and _differs(name, said.fields[name], tensors)), None)
         if name is not None and said is evidence[0]:
+            advice = f"; to change it, give {name}= as an argument of its own" if name in CHANGED else ""
             raise ConfigError(
                 f"config: {name} {said.fields[name]!r} does not fit {source}, whose tensors have {tensors[name]!r}"
+                + advice
             )
         if name is not None:
             why = f"its tensors have {name} {tensors[name]}, {said.source} says {said.fields[name]}"

@@ -54,7 +54,12 @@ def fill(
             missing.append(name)
             continue
         if tensor is None:
-            raise CheckpointError(f"{source}: tensor {name} (swindow's name) is missing; the file is not a whole model")
+            advice = (
+                "; out_norms=True as an argument of its own makes new norms" if name.startswith("out_norms.") else ""
+            )
+            raise CheckpointError(
+                f"{source}: tensor {name} (swindow's name) is missing; the file is not a whole model{advice}"
+            )
         tensor = tensor.view(wanted.shape) if name == EMBEDDING and tensor.numel() == wanted.numel() else tensor
         _check(f"{source}: tensor {' and '.join(matched.origin[name])}", tensor, wanted)
         tensors[name] = tensor.to(dtype or tensor.dtype, copy=tensor.untyped_storage().data_ptr() in shared)
