@@ -46,11 +46,14 @@ def initial(config: SwinConfig, names: Iterable[str], dtype: torch.dtype | None 
         names: of the tensors, as in ``named``: of linear layers, norms, a decoder or a mask token.
         dtype: of the tensors; None: the default type.
     """
+    wanted = list(names)
+    if not wanted:
+        return {}
     model = meta_model(config)
     full = {name.removeprefix(BACKBONE): name for name in model.state_dict()}
     found: dict[str, Tensor] = {}
     layers: dict[str, nn.Module] = {}
-    for name in names:
+    for name in wanted:
         where, _, which = full[name].rpartition(".")
         if where not in layers and where:
             layer = layers[where] = model.get_submodule(where).to_empty(device="cpu", recurse=False)
