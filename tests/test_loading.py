@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 import sys
 
@@ -20,13 +21,21 @@ from swindow.card import ModelCard
 from swindow.checkpoints.evidence import TENSORS, Evidence, merge, of_tensors
 from swindow.checkpoints.fill import fill
 from swindow.checkpoints.infer import infer
-from swindow.checkpoints.loading import beside, load_parts
+from swindow.checkpoints.loading import known_of, load_parts
 from swindow.checkpoints.match import match
 from swindow.checkpoints.parts import Request
 from swindow.checkpoints.read import read
 from swindow.models import build
 
 FIELDS = {"embed_dim": 8, "depths": (1, 2), "num_heads": (1, 2), "num_classes": 4, "window_size": 4}
+
+V2 = {
+    "similarity": "cosine",
+    "position_bias": "continuous",
+    "norm_placement": "post",
+    "merge_norm": "post",
+    "qkv_bias": "qv",
+}
 
 
 @pytest.fixture
@@ -55,7 +64,7 @@ def test_no_step_changes_what_it_is_given(model, tmp_path, layout):
     before = {key: tensor.clone() for key, tensor in found.tensors.items()}
     matched = match(found.name, found.tensors)
     ours = {name: tensor.clone() for name, tensor in matched.tensors.items()}
-    inferred = infer(found.name, matched, Evidence("config"), beside(found))
+    inferred = infer(found.name, matched, Evidence("config"), known_of(found))
     dropped, config = dict(matched.dropped), inferred.config
     parts = fill(found, matched, inferred)
     again = fill(found, matched, inferred)
@@ -104,7 +113,7 @@ def test_the_header_of_a_file_and_its_tensors(model, tmp_path):
     assert same(found, odd)
     header = json.dumps({"config": model.config.replace(depths=(2, 2)).to_dict(), "card": {}})
     save_file(dict(model.state_dict()), tmp_path / "m.safetensors", {"swindow": header})
-    with pytest.raises(CheckpointError, match=r"tensors have depths \(1, 2\), its header says \(2, 2\)"):
+    with pytest.raises(CheckpointError, match=r"have depths \(1, 2\), its header says \(2, 2\); the file is broken"):
         swindow.load(tmp_path / "m.safetensors")
 
 
@@ -365,3 +374,115 @@ def test_what_is_asked_for_in_config_is_told_where_it_belongs(official):
         with pytest.raises(swindow.SwindowError, match=advice):
             swindow.load(official, config=config)
         assert swindow.load(official, **config).load_report.layout == "microsoft"
+
+
+def refused(weights, kind=CheckpointError, **arguments):
+    with pytest.raises(kind) as caught:
+        swindow.load(weights, **arguments)
+    return str(caught.value)
+
+
+def test_a_grid_of_positions_is_not_turned(tmp_path):
+    """An embedding for 4 x 8 tokens is none for 8 x 4, though it has as many numbers."""
+    model = randomise(build(swindow.SwinConfig(**FIELDS, absolute_position_size=(4, 8))))
+    for layout in ("forks", "swindow"):
+        swindow.save(model, tmp_path / "m.pth", layout)
+        assert swindow.load(tmp_path / "m.pth").config.absolute_position_size == (4, 8)
+        assert "expected (8, 4, 8)" in refused(tmp_path / "m.pth", config={"absolute_position_size": (8, 4)})
+
+
+def test_a_number_of_classes_does_not_change_the_layout():
+    """A model of one stage without buffers could be of timm but for its head."""
+    model = randomise(build(swindow.SwinConfig(**{**FIELDS, "depths": (2,), "num_heads": (1,)})))
+    official = swindow.checkpoints.layouts.layouts_named("microsoft")[0].table.write(model.state_dict()).tensors
+    for classes in (None, 4):
+        found = swindow.load(official, num_classes=classes)
+        assert found.load_report.layout == "microsoft"
+        assert torch.equal(found.head.weight, model.head.weight)
+
+
+def test_windows_that_grow_are_kept(tmp_path):
+    """S3 has windows of its own in every stage; for images of its size they stay as they are."""
+    fields = {"embed_dim": 8, "num_heads": (1, 1, 2, 2), "depths": (1, 1, 1, 1), "num_classes": 2}
+    model = swindow.create("swin_s3_tiny", **fields)
+    swindow.save(model, tmp_path / "m.safetensors", "timm")
+    found = swindow.load(tmp_path / "m.safetensors", input_size=224)
+    assert found.config.window_size == model.config.window_size == tuple((w, w) for w in (7, 7, 14, 7))
+    assert found.load_report.resized == {}
+
+
+def test_the_norm_of_a_backbone_whose_last_map_is_not_wanted():
+    backbone = randomise(build(swindow.SwinConfig(**{**FIELDS, "num_classes": 0, "out_norms": True})))
+    found = swindow.load(backbone.state_dict(), config=backbone.config, out_indices=(0,))
+    assert torch.equal(found.norm.weight, backbone.out_norms["1"].weight)
+    assert torch.equal(found.out_norms["0"].weight, backbone.out_norms["0"].weight)
+    assert found.load_report.initialised == ()
+
+
+def test_new_tensors_lie_where_the_others_do():
+    from swindow.models.assemble import initial
+
+    config = swindow.SwinConfig(**FIELDS)
+    like = torch.empty(1, dtype=torch.float16, device="meta")
+    assert {tensor.device.type for tensor in initial(config, ["head.weight", "norm.bias"], like).values()} == {"meta"}
+
+
+def test_odd_values_are_errors_of_ours(model, official, tmp_path):
+    v2 = build(swindow.SwinConfig(**FIELDS, **V2))
+    swindow.save(v2, tmp_path / "v2.pth", "timm")
+    cosine = torch.load(tmp_path / "v2.pth", weights_only=True)
+    table = {"layers.0.blocks.0.attn.relative_position_bias_table": torch.zeros(49, 1)}
+    assert "tables of position biases are missing" in refused({**cosine, **table})
+    refused(cosine, position_bias="table")
+    assert "drop_path_rate: got 1.5" in refused(official, ConfigError, drop_path_rate=1.5)
+    for ratio in (math.nan, math.inf):
+        assert "mlp_ratio" in refused(official, ConfigError, mlp_ratio=ratio)
+    assert swindow.load(official, patch_size=4).config.patch_size == (4, 4)
+    outside = {**{f"backbone.{key}": value for key, value in official.items()}, "extra.x": torch.eye(3).to_sparse()}
+    assert "extra.x" in swindow.load(outside).load_report.dropped
+    swindow.save(v2, tmp_path / "v2_official.pth", "microsoft", input_size=32)
+    buffers = torch.load(tmp_path / "v2_official.pth", weights_only=True)
+    refused({key: value * 1e6 if key.endswith("coords_table") else value for key, value in buffers.items()})
+    assert swindow.load({"meta": {"CLASSES": torch.zeros(3)}, "state_dict": official}).card is not None
+    with pytest.raises(ConfigError, match="num_classes=3 and decoder_stride=8, expected one of them"):
+        swindow.load(official, num_classes=3, decoder_stride=8)
+    best = {"state_dict": official, "best": torch.tensor(1.0)}
+    assert swindow.load(best, part="state_dict").load_report.dropped["best"] == "not weights, beside 'state_dict'"
+
+
+@pytest.mark.parametrize("wrong", [{"window_size": "x"}, {"window_size": 8.5}, {"pretrained_window_sizes": [1.5, 1]}])
+def test_odd_windows_in_json_files(tmp_path, wrong):
+    v2 = build(swindow.SwinConfig(**FIELDS, **V2))
+    swindow.save(v2, tmp_path / "v2", "timm", input_size=32)
+    about = json.loads((tmp_path / "v2" / "config.json").read_text())
+    about["model_args"] |= wrong
+    (tmp_path / "v2" / "config.json").write_text(json.dumps(about))
+    assert "config.json: cannot be understood" in refused(tmp_path / "v2")
+
+
+def test_a_size_for_other_axes_is_not_used(tmp_path):
+    volume = build(swindow.SwinConfig(**{**FIELDS, "window_size": 3, "patch_size": (2, 2, 2), "num_classes": 0}))
+    swindow.save(volume, tmp_path / "m.safetensors", "video")
+    about = {"architecture": "x", "pretrained_cfg": {"input_size": [3, 224, 224]}}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    assert swindow.load(tmp_path / "m.safetensors").config.window_size == volume.config.window_size
+
+
+def test_pretraining_goes_on_with_another_decoder(official):
+    first = swindow.load(official, decoder_stride=8)
+    assert first.load_report.dropped["head.weight"] == "decoder_stride was given"
+    again = swindow.load(first.state_dict(), config={"window_size": 4}, decoder_stride=4)
+    assert again.load_report.initialised == ("decoder.proj.weight", "decoder.proj.bias")
+    assert again.load_report.dropped["decoder.proj.weight"] == "decoder_stride was given"
+    assert torch.equal(again.mask_token, first.mask_token)
+
+
+def test_a_task_does_not_train_the_parts_it_was_built_from(official):
+    from swindow.tasks import Classify
+
+    parts = load_parts(official)
+    built = [Classify().build(swindow.data.DataInfo("pets", class_names=("cat", "dog")), parts) for _ in range(2)]
+    with torch.no_grad():
+        built[0].norm.weight.fill_(9.0)
+    assert torch.equal(built[1].norm.weight, parts.tensors["norm.weight"])
+    assert not torch.equal(built[0].norm.weight, built[1].norm.weight)

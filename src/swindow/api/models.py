@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -74,8 +74,9 @@ def load(
     source: str | Path | Mapping[str, Any],
     layout: str | None = None,
     config: SwinConfig | Mapping[str, Any] | None = None,
+    *,
     input_size: int | tuple[int, ...] | None = None,
-    table_resize: str | None = None,
+    table_resize: Literal["bicubic", "geometric"] | None = None,
     part: str | None = None,
     mmap: bool = False,
     verify: bool = True,
@@ -104,7 +105,7 @@ def load(
         part: which of several state dicts in one file, for instance ``"state_dict_ema"``, ``"teacher"`` or
             ``"student"``; None: the raw weights before their moving average, the teacher before the student.
         mmap: whether a file is mapped into memory instead of copied, which saves time and memory where it is large.
-            Do not write to the file, in place, while the model is in use: the system may end the process.
+            Do not write to the file, in place, while the model is in use: the system may end the process (SIGBUS).
         verify: whether the checksums in a file of ``torch.save`` are verified, for which all of it is read.
         dtype: of the model's weights; None: as in the source.
         **fields: fields of SwinConfig that the model is to have. Weights are changed where these say so:
@@ -140,8 +141,17 @@ def load(
     if config is not None and not isinstance(config, (SwinConfig, Mapping)):
         raise ConfigError(f"config: got {config!r}, expected a SwinConfig or a dict of its fields")
     known = config.to_dict() if isinstance(config, SwinConfig) else config or {}
-    resize: Any = "bicubic" if table_resize is None else table_resize
-    request = Request(known, layout, input_size, resize, part, mmap, verify, dtype, {**fields})
+    request = Request(
+        config=known,
+        layout=layout,
+        input_size=input_size,
+        table_resize=table_resize or "bicubic",
+        part=part,
+        mmap=mmap,
+        verify=verify,
+        dtype=dtype,
+        fields={**fields},
+    )
     return model_of(load_parts(source, request))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..class_names import imagenet_1k, imagenet_22k
+from ..card import ModelCard
+from ..class_names import CLASSES_22K, imagenet_1k
 from ..config import SwinConfig
 from ..errors import ConfigError
 from ..models.assemble import initial, named
@@ -50,7 +51,8 @@ def adapted(parts: Parts, changes: Mapping[str, Any], table_resize: Resize = "bi
     if new == old:
         return parts
     last = f"out_norms.{old.num_stages - 1}."
-    final = last if new.out_norms else "norm."  # without norms of the maps, that of the last is the final one
+    normed = new.out_norms and old.num_stages - 1 in new.out_stages
+    final = last if normed else "norm."  # without a norm of its own, that of the last map is the final one
     have = {name.replace(last, final): tensor for name, tensor in parts.tensors.items()}
     origin = {name.replace(last, final): keys for name, keys in parts.origin.items()}
     tensors, resized = _carried(have, old, new, table_resize)
@@ -61,10 +63,10 @@ def adapted(parts: Parts, changes: Mapping[str, Any], table_resize: Resize = "bi
                 f"{parts.report.source}: cannot be changed to {dict(changes)}, as {name} of shape "
                 f"{tuple(tensor.shape)} would have to be {tuple(wanted[name].shape)}"
             )
-    fresh = initial(new, [name for name in wanted if name not in tensors], next(iter(tensors.values())).dtype)
+    fresh = initial(new, [name for name in wanted if name not in tensors], next(iter(tensors.values())))
     full = {**{name: tensor for name, tensor in tensors.items() if name in wanted}, **fresh}
     report = parts.report
-    gone = {name: _reason(name) for name in have if name not in full or name in fresh}
+    gone = {name: _reason(name, changes) for name in have if name not in full or name in fresh}
     made = tuple(name for name in wanted if name in {*report.initialised, *fresh})
     resized = {name: how for name, how in {**report.resized, **resized}.items() if name in full}
     card, assumed = _card(parts, new)
@@ -82,6 +84,11 @@ def adapted(parts: Parts, changes: Mapping[str, Any], table_resize: Resize = "bi
 def _config(old: SwinConfig, changes: Mapping[str, Any]) -> SwinConfig:
     """The config of the new model."""
     changes = dict(changes)
+    if changes.get("num_classes") and changes.get("decoder_stride"):
+        raise ConfigError(
+            f"got num_classes={changes['num_classes']} and decoder_stride={changes['decoder_stride']}, expected one of "
+            "them: a model for pre-training has no head"
+        )
     if old.decoder_stride and changes.get("num_classes"):
         changes["decoder_stride"] = 0
     if "decoder_stride" in changes:
@@ -114,6 +121,8 @@ def _carried(
         if before != after:
             tensors[name] = resize_table(tensors[name], before, after, how)
             done[name] = f"from window {before} to {after}, {how}"
+    if new.decoder_stride != old.decoder_stride:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("decoder.")}
     if new.num_classes != old.num_classes:
         head = [name for name in tensors if name.startswith("head.")]
         if _from_22k(old, new):
@@ -127,15 +136,17 @@ def _carried(
 
 def _from_22k(old: SwinConfig, new: SwinConfig) -> bool:
     """Whether a head for ImageNet-22k becomes one for ImageNet-1k."""
-    return (old.num_classes, new.num_classes) == (len(imagenet_22k()), len(imagenet_1k()))
+    return (old.num_classes, new.num_classes) == (CLASSES_22K, len(imagenet_1k()))
 
 
-def _reason(name: str) -> str:
+def _reason(name: str, changes: Mapping[str, Any]) -> str:
     """Why a tensor has no place."""
-    return next(why for start, why in REASONS.items() if name.startswith(start))
+    if "decoder_stride" in changes and name.startswith(("head.", "decoder.")):
+        return "decoder_stride was given"
+    return next((why for start, why in REASONS.items() if name.startswith(start)), "the new model has no such tensor")
 
 
-def _card(parts: Parts, new: SwinConfig) -> tuple[Any, dict[str, str]]:
+def _card(parts: Parts, new: SwinConfig) -> tuple[ModelCard, dict[str, str]]:
     """What of the card still holds, and of what was assumed."""
     old, card, assumed = parts.config, parts.card, dict(parts.report.assumed)
     if new.in_chans != old.in_chans:

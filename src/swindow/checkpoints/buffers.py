@@ -130,8 +130,8 @@ def _trained(table: Tensor, window: PerAxis) -> PerAxis:
     found = []
     for axis, w in enumerate(window):
         largest = float(table[..., axis].max())
-        scale = 2 ** (3 * largest) - 1  # 8 (M-1) / (P-1)
-        found.append(1 + round(8 * (w - 1) / scale) if w > 1 and 0 < scale < math.inf else w)
+        scale = 2 ** (3 * largest) - 1 if 0 < largest < 10 else 0.0  # 8 (M-1) / (P-1)
+        found.append(1 + round(8 * (w - 1) / scale) if w > 1 and scale else w)
     return tuple(found)
 
 
@@ -146,6 +146,7 @@ def mismatch(tensor: Tensor, expected: Tensor | None) -> bool:
     """Whether a file's buffer is not what the model it describes would have."""
     if expected is None or tensor.shape != expected.shape:
         return True
+    tensor = tensor.cpu()
     if tensor.is_floating_point():
         return not torch.allclose(tensor.float(), expected.float(), atol=2e-2 if tensor.dtype.itemsize < 4 else 1e-4)
     return not torch.equal(tensor.long(), expected.long())

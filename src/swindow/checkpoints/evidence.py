@@ -13,8 +13,8 @@ from torch import Tensor
 from ..card import ModelCard
 from ..config import PerAxis
 from ..errors import CheckpointError, ConfigError
+from .parts import CHANGES
 
-CHANGED = ("num_classes", "in_chans")  # of those, what a caller may ask to be changed
 HEADER, TENSORS = "its header", "its tensors"  # the source of what they say
 # What tensors tell beyond doubt: whoever says otherwise is wrong.
 SURE = (
@@ -71,7 +71,7 @@ def merge(source: str, evidence: Sequence[Evidence]) -> tuple[dict[str, Any], li
     for said in evidence:
         name = next((name for name in SURE if name in said.fields and _differs(name, said.fields[name], tensors)), None)
         if name is not None and said is evidence[0]:
-            advice = f"; to change it, give {name}= as an argument of its own" if name in CHANGED else ""
+            advice = f"; to change it, give {name}= as an argument of its own" if name in CHANGES else ""
             raise ConfigError(
                 f"config: {name} {said.fields[name]!r} does not fit {source}, whose tensors have {tensors[name]!r}"
                 + advice
@@ -79,11 +79,14 @@ def merge(source: str, evidence: Sequence[Evidence]) -> tuple[dict[str, Any], li
         if name is not None:
             why = f"its tensors have {name} {tensors[name]}, {said.source} says {said.fields[name]}"
             if said.certain:
-                raise CheckpointError(f"{source}: {why}; they are of different models")
+                wrong = "the file is broken" if said.source == HEADER else "they are of different models"
+                raise CheckpointError(f"{source}: {why}; {wrong}")
             unused[said.source] = f"not used, for {why}"
             continue
         kept.append(said)
-        fields |= {field: value for field, value in said.fields.items() if field not in fields}
+        fields = {**said.fields, **fields}
+    if isinstance(fields["patch_size"], int):
+        fields["patch_size"] = tensors["patch_size"]
     return fields, kept, unused
 
 
@@ -92,7 +95,7 @@ def _differs(name: str, value: Any, tensors: Mapping[str, Any]) -> bool:
     told = tensors[name]
     if name == "mlp_ratio" and isinstance(value, (int, float)):  # hidden channels are rounded down to whole ones
         width = tensors["embed_dim"] << len(tensors["depths"]) - 1
-        return abs(int(width * value) - int(width * told)) > 1
+        return not abs(width * value - width * told) < 2
     if name == "patch_size" and isinstance(value, int):
         value = (value,) * len(told)
     return (tuple(value) if isinstance(value, list) else value) != told

@@ -45,7 +45,8 @@ def fill(
     """
     source, layout, config = found.name, matched.layout, inferred.config
     expected = named(empty(config))
-    shared = {tensor.untyped_storage().data_ptr() for tensor in found.tensors.values()} if copy else set()
+    theirs = [found.tensors[key] for keys in matched.origin.values() for key in keys]
+    shared = {tensor.untyped_storage().data_ptr() for tensor in theirs} if copy else set()
     tensors: dict[str, Tensor] = {}
     missing = []
     for name, wanted in expected.items():
@@ -60,10 +61,11 @@ def fill(
             raise CheckpointError(
                 f"{source}: tensor {name} (swindow's name) is missing; the file is not a whole model{advice}"
             )
-        tensor = tensor.view(wanted.shape) if name == EMBEDDING and tensor.numel() == wanted.numel() else tensor
+        if name == EMBEDDING and tensor.ndim == 2 and tensor.numel() == wanted.numel():  # its grid is known by now
+            tensor = tensor.reshape(wanted.shape)
         _check(f"{source}: tensor {' and '.join(matched.origin[name])}", tensor, wanted)
         tensors[name] = tensor.to(dtype or tensor.dtype, copy=tensor.untyped_storage().data_ptr() in shared)
-    tensors |= initial(config, missing, dtype or next(iter(tensors.values())).dtype)
+    tensors |= initial(config, missing, next(iter(tensors.values())))
     origin = {name: keys for name, keys in matched.origin.items() if name in expected}
     report = LoadReport(
         source,
@@ -81,7 +83,7 @@ def _left_out(found: Source, matched: Match, expected: Mapping[str, Tensor]) -> 
     # A backbone may carry a final norm that it does not use.
     unused = {**UNUSED, **(OUT_NORM if matched.layout.out_norms else {})}
     buffers = {buffer.key: "worked out anew from sizes" for buffer in matched.buffers}
-    dropped = {**found.beside, **matched.dropped, **buffers}
+    dropped = {**found.left_out, **matched.dropped, **buffers}
     for name, keys in matched.origin.items():
         why = next((why for start, why in unused.items() if name.startswith(start)), None)
         if name not in expected and why is None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..card import ModelCard, Preprocess
-from ..class_names import imagenet_1k, imagenet_22k
+from ..class_names import CLASSES_22K, imagenet_1k, imagenet_22k
 from ..config import PerAxis, SwinConfig
 from ..errors import CheckpointError, ConfigError
 from ..sizes import image_size
@@ -38,7 +38,7 @@ class Inferred(NamedTuple):
     assumed: dict[str, str]
 
 
-def infer(source: str, matched: Match, caller: Evidence, beside: Sequence[Evidence] = ()) -> Inferred:
+def infer(source: str, matched: Match, caller: Evidence, said: Sequence[Evidence] = ()) -> Inferred:
     """Returns the config and the card of a model.
 
     What counts more stands first: what the caller says, what the file's own header says, its tensors, what lies beside
@@ -48,7 +48,7 @@ def infer(source: str, matched: Match, caller: Evidence, beside: Sequence[Eviden
         source: for messages.
         matched: its tensors.
         caller: what the caller says.
-        beside: what the header of a file in our layout says, alone; else what lies beside the weights.
+        said: what the header of a file in our layout says, alone; else what is known of weights beside themselves.
 
     Raises:
         ConfigError: the caller contradicts the tensors.
@@ -57,14 +57,16 @@ def infer(source: str, matched: Match, caller: Evidence, beside: Sequence[Eviden
     """
     layout, tensors = matched.layout, of_tensors(source, matched.tensors)
     buffers = evidence_of(matched.buffers, tensors.fields["patch_size"])
-    headers = [said for said in beside if said.source == HEADER]
-    others = [said for said in beside if said.source != HEADER]
+    headers = [one for one in said if one.source == HEADER]
+    others = [one for one in said if one.source != HEADER]
     rule = Evidence("its library", layout.rule)
     fields, kept, unused = merge(source, [caller, *headers, tensors, *others, buffers, rule])
     settled = settle(source, layout, matched.tensors, fields, kept)
     try:
         config = SwinConfig.from_dict(settled.fields)
     except ConfigError as error:
+        if str(error).partition(":")[0] in caller.fields:
+            raise
         raise CheckpointError(f"{source}: its tensors describe no model: {error}") from error
     _check_buffers(source, matched, config, buffers.input_size or settled.size)
     assumed = {**layout.assumed, **unused, **settled.assumed}
@@ -110,8 +112,8 @@ def _card(
     if layout.name == OWN.name or config.ndim != 2:
         return card, assumed
     if card.class_names is None:
-        for data, classes in (("ImageNet-1k", imagenet_1k), ("ImageNet-22k", imagenet_22k)):
-            if config.num_classes == len(classes()):
+        for data, count, classes in (("ImageNet-1k", 1000, imagenet_1k), ("ImageNet-22k", CLASSES_22K, imagenet_22k)):
+            if config.num_classes == count:
                 card = card.replace(class_names=tuple(name for _, name in classes()))
                 assumed["class_names"] = (
                     f"those of {data}, as the file has {config.num_classes} classes and no names; --names FILE gives "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..card import ModelCard
-from ..class_names import imagenet_22k
+from ..class_names import CLASSES_22K, imagenet_22k
 from ..config import PerAxis
 from ..errors import ConfigError
 from ..variants import variant_config
@@ -29,7 +29,7 @@ def load_parts(source: str | Path | Mapping[str, Any], request: Request | None =
     """Returns the parts of the model that some weights are of. Arguments and errors are those of ``swindow.load``."""
     request = request or Request()
     found = read(source, request.part, request.verify)
-    parts = parts_of(found, beside(found), request)
+    parts = parts_of(found, known_of(found), request)
     return parts if found.published is None else _named(parts, found.published)
 
 
@@ -53,7 +53,7 @@ def parts_of(found: Source, said: Sequence[Evidence], request: Request, layout: 
     return adapted(parts, changes, request.table_resize)
 
 
-def beside(found: Source) -> list[Evidence]:
+def known_of(found: Source) -> list[Evidence]:
     """Returns what is known of weights beside their tensors: by their header; by their name; by other files."""
     header = described(found.name, found.header)
     if header is not None:
@@ -78,7 +78,7 @@ def _by_name(row: Published) -> Evidence:
     fields, meant, names = {}, variant_config(row.variant), None
     if meant.position_bias == "continuous":
         fields = {"window_size": meant.window_size, "pretrained_window_size": meant.pretrained_window_size}
-    if row.classes == len(imagenet_22k()):
+    if row.classes == CLASSES_22K:
         names = tuple(name for _, name in imagenet_22k())
     return Evidence("its name", fields, card=ModelCard(class_names=names, data=row.data, licence=row.licence))
 

@@ -54,32 +54,43 @@ def match(source: str, tensors: Mapping[str, Tensor], layout: str | None = None,
         source: for messages.
         tensors: as the file has them.
         layout: the name of the layout to read them in; None: whichever fits.
-        any_head: whether a head of another kind than a linear layer is left out; else it is an error.
+        any_head: whether a head of another kind than a linear layer is left out, where no layout explains it; else it
+            is an error.
 
     Raises:
         CheckpointError: none fits (the nearest is named, with the keys that it does not explain), two models are in
             one file, or a tensor holds no plain numbers.
     """
     nearest: Match | None = None
-    for one in layouts_named(layout):
-        whole: list[Match] = []
-        for prefix in _prefixes(tensors, one):
-            found = _read(source, tensors, one, prefix, any_head)
-            if found is None:
-                continue
-            if not found.problems and (layout is not None or one.fits([*_keys(found, tensors)])):
-                whole.append(found)
-            elif nearest is None or len(found.tensors) > len(nearest.tensors):
-                nearest = found
-        if len(whole) > 1:
-            outers = [found.outer for found in whole]
-            raise CheckpointError(
-                f"{source}: holds {len(whole)} models, under {' and '.join(map(repr, outers))}; try one of them: "
-                f"load({{k[{len(outers[0])}:]: v for k, v in weights.items() if k.startswith({outers[0]!r})}})"
-            )
-        if whole:
-            return whole[0]
+    for headless in (False, True) if any_head else (False,):
+        for one in layouts_named(layout):
+            whole, near = _readings(source, tensors, one, layout is not None, headless)
+            if len(whole) > 1:
+                outers = [found.outer for found in whole]
+                raise CheckpointError(
+                    f"{source}: holds {len(whole)} models, under {' and '.join(map(repr, outers))}; try one of them: "
+                    f"load({{k[{len(outers[0])}:]: v for k, v in weights.items() if k.startswith({outers[0]!r})}})"
+                )
+            if whole:
+                return whole[0]
+            for found in near:
+                if nearest is None or len(found.tensors) > len(nearest.tensors):
+                    nearest = found
     raise CheckpointError(f"{source}: {_why_none(tensors, layout, nearest)}")
+
+
+def _readings(
+    source: str, tensors: Mapping[str, Tensor], layout: Layout, asked_for: bool, any_head: bool
+) -> tuple[list[Match], list[Match]]:
+    """The models that a layout explains whole, and those that it does not."""
+    whole: list[Match] = []
+    near: list[Match] = []
+    for prefix in _prefixes(tensors, layout):
+        found = _read(source, tensors, layout, prefix, any_head)
+        if found is not None:
+            fits = not found.problems and (asked_for or layout.fits([*_keys(found, tensors)]))
+            (whole if fits else near).append(found)
+    return whole, near
 
 
 def _why_none(tensors: Mapping[str, Tensor], layout: str | None, nearest: Match | None) -> str:
@@ -94,7 +105,7 @@ def _why_none(tensors: Mapping[str, Tensor], layout: str | None, nearest: Match 
             "a layout that swindow knows; try its state dict alone"
         )
     below = [_below_head(nearest.layout, key.removeprefix(nearest.outer)) for key in nearest.problems]
-    advice = "; try num_classes=, which leaves out its head" if all(below) else ""
+    advice = "; try num_classes=, which leaves out its head" if below and all(below) else ""
     return (
         f"looks like a file of {nearest.layout.title} (layout {nearest.layout.name!r}), but "
         f"{len(nearest.problems)} of its keys have no place, or do not go together with others: "

@@ -39,7 +39,7 @@ class Source:
         header: the texts in the header of a safetensors file, by key.
         sidecars: the JSON files beside it that say more of the model, by name.
         certain: whether these certainly belong to it, being of one folder that was asked for.
-        beside: what lay beside the weights in the file, and why it is not taken.
+        left_out: what lay beside the weights in the file, and why it is not taken.
         extra: the values of these, where they are mappings.
         published: the weights that were asked for by name; None: they were not.
     """
@@ -49,7 +49,7 @@ class Source:
     header: dict[str, str] = dataclasses.field(default_factory=dict)
     sidecars: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     certain: bool = False
-    beside: dict[str, str] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     published: Published | None = None
 
@@ -172,26 +172,27 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _unwrapped(name: str, found: Any, part: str | None) -> Source:
     """The state dict inside what a training script saved; what lies beside it is named."""
-    beside: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     extra: dict[str, Any] = {}
     parts: list[str] = []
     for _ in range(DEPTH):
         if not isinstance(found, Mapping):
             raise CheckpointError(f"{name}: got a {type(found).__name__}, expected a state dict, key to tensor")
-        if any(isinstance(value, Tensor) for value in found.values()):
+        chosen = part is not None and isinstance(found.get(part), Mapping)
+        if not chosen and any(isinstance(value, Tensor) for value in found.values()):
             if part is not None and part not in parts:
                 known = f"one of {', '.join(map(repr, parts))}" if parts else "none, as it is one state dict"
                 raise CheckpointError(f"{name}: got part={part!r}, expected {known}")
-            return Source(name, _tensors(name, found, beside), beside=beside, extra=extra)
+            return Source(name, _tensors(name, found, left_out), left_out=left_out, extra=extra)
         known_here = dict.fromkeys((*([] if part is None else [part]), *WRAPPERS))
         inner = [key for key in known_here if isinstance(found.get(key), Mapping)]
         if not inner:
             break
         for key, value in found.items():
             if key in inner[1:]:
-                beside[key] = f"other weights, beside {inner[0]!r}; part={key!r} takes them"
+                left_out[key] = f"other weights, beside {inner[0]!r}; part={key!r} takes them"
             elif key != inner[0]:
-                beside[str(key)] = f"not weights, beside {inner[0]!r}"
+                left_out[str(key)] = f"not weights, beside {inner[0]!r}"
                 extra |= {str(key): value} if isinstance(value, Mapping) else {}
         parts += inner
         found = found[inner[0]]
@@ -199,12 +200,12 @@ def _unwrapped(name: str, found: Any, part: str | None) -> Source:
     raise CheckpointError(f"{name}: holds no tensors (keys: {keys}); expected a state dict, or one under 'model'")
 
 
-def _tensors(name: str, found: Mapping[Any, Any], beside: dict[str, str]) -> dict[str, Tensor]:
+def _tensors(name: str, found: Mapping[Any, Any], left_out: dict[str, str]) -> dict[str, Tensor]:
     """The tensors of a state dict, without what torch's wrappers put into their keys."""
     tensors = {_plain(key): value for key, value in found.items() if isinstance(value, Tensor)}
     if len(tensors) < sum(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"{name}: two of its keys are the same, but for what torch's wrappers put into them")
-    beside |= {str(key): "not a tensor" for key, value in found.items() if not isinstance(value, Tensor)}
+    left_out |= {str(key): "not a tensor" for key, value in found.items() if not isinstance(value, Tensor)}
     return tensors
 
 

@@ -52,7 +52,8 @@ def settle(
     Raises:
         CheckpointError: they are open; the message names the argument that settles them.
     """
-    size = next((said.input_size for said in evidence if said.input_size is not None), None)
+    sizes = (said.input_size for said in evidence if said.input_size is not None)
+    size = next((size for size in sizes if len(size) == len(fields["patch_size"])), None)
     found, assumed = dict(fields), {}
     window = fields.get("window_size")
     if isinstance(window, int) and layout.settles and size is None and fields.get("position_bias") == "continuous":
@@ -106,6 +107,8 @@ def rebuilt(layout: Layout, config: SwinConfig, window_size: Any, size: PerAxis)
     """
     if layout.settles is None or not (window_size is None or isinstance(window_size, int)):
         return window_size
+    if window_size is None and list(config.window_size) != sorted(config.window_size, reverse=True):
+        return None  # every stage has a window of its own
     nominal = tuple(window_size or max(w[axis] for w in config.window_size) for axis in range(config.ndim))
     return built(layout, config.to_dict(), nominal, size)
 
@@ -133,7 +136,10 @@ def _windows(
     if known is not None:
         return tuple(known[i] for i in range(stages))
     if fields.get("position_bias") != "continuous":
-        rows = [len(tensors[f"stages.{i}.blocks.0.attn.position_bias.table"]) for i in range(stages)]
+        tables = [tensors.get(f"stages.{i}.blocks.0.attn.position_bias.table") for i in range(stages)]
+        rows = [len(table) for table in tables if table is not None and table.ndim]
+        if len(rows) < stages:
+            raise CheckpointError(f"{source}: tables of position biases are missing; it is not a whole model")
         found = _of_tables(layout, fields, rows, size)
         if found is not None:
             return found

@@ -24,6 +24,21 @@ def tuples(value: Any) -> Any:
     return tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
+def windows(value: Any) -> Any:
+    """Returns windows in any form that SwinConfig takes, lists as tuples. Raises ValueError for anything else."""
+
+    def check(one: Any) -> None:
+        if isinstance(one, tuple):
+            for part in one:
+                check(part)
+        elif type(one) is not int or not 0 <= one < 2**31:
+            raise ValueError(f"{value!r}, expected windows: whole numbers")
+
+    found = tuples(value)
+    check(found)
+    return found
+
+
 def prepared(file: str, **how: Any) -> tuple[ModelCard, dict[str, str]]:
     """Returns a card with the preprocessing that a file asks for; else an empty one, and what swindow cannot do."""
     try:

@@ -35,7 +35,7 @@ def inspect(
     else:
         checked_name(checkpoint)
         config = None if window_size is None else {"window_size": window_size}
-        model = load(checkpoint, layout, config, input_size, part=part)
+        model = load(checkpoint, layout, config, input_size=input_size, part=part)
     found = describe(model)
     for line in report(found):
         output.result(line)

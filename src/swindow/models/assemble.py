@@ -38,13 +38,13 @@ def assemble(config: SwinConfig, tensors: Mapping[str, Tensor]) -> SwinModel:
     return model
 
 
-def initial(config: SwinConfig, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+def initial(config: SwinConfig, names: Iterable[str], like: Tensor) -> dict[str, Tensor]:
     """Returns newly initialised tensors of a model, without making the others.
 
     Args:
         config: of the model.
         names: of the tensors, as in ``named``: of linear layers, norms, a decoder or a mask token.
-        dtype: of the tensors; None: the default type.
+        like: gives their type and device.
     """
     wanted = list(names)
     if not wanted:
@@ -62,4 +62,4 @@ def initial(config: SwinConfig, names: Iterable[str], dtype: torch.dtype | None 
             found[name] = layers[where].get_parameter(which).detach()
         else:
             found[name] = nn.init.trunc_normal_(torch.empty(config.embed_dim), std=0.02)  # the mask token
-    return {name: tensor.to(dtype or tensor.dtype) for name, tensor in found.items()}
+    return {name: tensor.to(like) for name, tensor in found.items()}

@@ -109,7 +109,7 @@ class Classify:
             return create(s.variant, num_classes=classes, in_chans=s.preprocess.channels, **rate)
         check_takes_images(parts.config)
         parts = adapted(parts, {"num_classes": classes, **UNUSED, **rate})
-        model = assemble(parts.config, parts.tensors)
+        model = assemble(parts.config, {name: tensor.clone() for name, tensor in parts.tensors.items()})
         model.load_report = parts.report
         return model
 

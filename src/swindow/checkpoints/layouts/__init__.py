@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from ...card import ModelCard
 from ...config import SwinConfig
 from ...errors import CheckpointError, nearest
 from ..evidence import Evidence
 from ..sidecar import Sidecars
-from . import monai, openmmlab, timm, transformers
+from . import openmmlab, timm, transformers
 from .layout import Layout
 from .monai import MONAI_LAYOUTS
 from .official import OFFICIAL
@@ -34,7 +32,6 @@ __all__ = [
     "layouts_named",
     "names",
     "of_extra",
-    "of_live",
     "of_sidecars",
 ]
 
@@ -99,12 +96,3 @@ def of_extra(beside: Mapping[str, Any]) -> Evidence | None:
     """Returns what the values beside the weights in a file say; None: nothing."""
     names = openmmlab.class_names(beside)
     return None if names is None else Evidence("what lies beside the weights", card=ModelCard(class_names=names))
-
-
-def of_live(model: nn.Module) -> tuple[list[Evidence], str | None]:
-    """Returns what a live model of a library knows of itself, and its layout where its keys do not tell that.
-
-    Raises:
-        CheckpointError: it is built otherwise than any model of swindow.
-    """
-    return [said for said in (transformers.live(model), timm.live(model)) if said is not None], monai.live(model)

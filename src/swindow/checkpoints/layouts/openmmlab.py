@@ -61,8 +61,10 @@ def class_names(beside: Mapping[str, Any]) -> tuple[str, ...] | None:
     if not isinstance(about, Mapping):
         return None
     data = about.get("dataset_meta")
-    names = about.get("CLASSES") or (data.get("classes") if isinstance(data, Mapping) else None)
-    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else None
+    for names in (about.get("CLASSES"), data.get("classes") if isinstance(data, Mapping) else None):
+        if isinstance(names, (list, tuple)) and names:
+            return tuple(map(str, names))
+    return None
 
 
 OPENMMLAB = (

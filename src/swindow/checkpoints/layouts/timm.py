@@ -11,7 +11,7 @@ from ...config import SwinConfig
 from ...errors import CheckpointError
 from ...variants import variant_config, variant_of
 from ..evidence import Evidence
-from ..sidecar import Sidecars, pair, prepared, tuples
+from ..sidecar import Sidecars, pair, prepared, windows
 from .layout import Layout
 from .official import BLOCK, EMBEDDING, MERGE, NO_PRETRAINING
 from .table import Table, under
@@ -44,9 +44,9 @@ def sidecar(files: Sidecars) -> Evidence | None:
         variant = variant_config(VARIANTS[about["architecture"]])
         window, trained = variant.window_size[0], dict(enumerate(variant.pretrained_window_size or ()))
     if "window_size" in arguments:
-        window = tuples(arguments["window_size"])
+        window = windows(arguments["window_size"])
     if "pretrained_window_sizes" in arguments:
-        trained = {i: w for i, w in enumerate(tuples(arguments["pretrained_window_sizes"])) if w}
+        trained = {i: w for i, w in enumerate(windows(arguments["pretrained_window_sizes"])) if w}
     size = pair(how["input_size"][1:]) if "input_size" in how else None
     input_size = pair(arguments["img_size"]) if "img_size" in arguments else size
     card = ModelCard()

@@ -11,7 +11,7 @@ from ...card import CHANNELS, ModelCard, Preprocess
 from ...config import SwinConfig
 from ...errors import CheckpointError
 from ..evidence import Evidence
-from ..sidecar import Sidecars, pair, prepared, tuples
+from ..sidecar import Sidecars, pair, prepared, tuples, windows
 from .layout import Layout
 from .official import BACKBONE_ONLY, MERGE
 from .rearrange import FLAT_GRID, JOINED, VECTOR
@@ -85,11 +85,11 @@ def live(model: nn.Module) -> Evidence | None:
 def _described(source: str, about: Mapping[str, Any], processor: Mapping[str, Any] | None) -> Evidence:
     if about.get("hidden_act", "gelu") != "gelu":
         raise CheckpointError(
-            f"config.json: got hidden_act {about['hidden_act']!r}, expected 'gelu': Swin Transformers have no other"
+            f"{source}: got hidden_act {about['hidden_act']!r}, expected 'gelu': Swin Transformers have no other"
         )
     if abs(float(about.get("layer_norm_eps", 1e-5)) - 1e-5) > 1e-12:
         raise CheckpointError(
-            f"config.json: got layer_norm_eps {about['layer_norm_eps']}, expected 1e-5: transformers uses another "
+            f"{source}: got layer_norm_eps {about['layer_norm_eps']}, expected 1e-5: transformers uses another "
             "for some of its norms only, which swindow does not have"
         )
     fields = {ours: tuples(about[theirs]) for theirs, ours in FIELDS.items() if theirs in about}
@@ -97,7 +97,7 @@ def _described(source: str, about: Mapping[str, Any], processor: Mapping[str, An
     if str((about.get("architectures") or [""])[0]).endswith("Backbone"):
         chosen = [i % (len(about["depths"]) + 1) for i in about.get("out_indices") or ()]
         if 0 in chosen:
-            raise CheckpointError('config.json: got the stem in out_features, expected stages, "stage1" and on')
+            raise CheckpointError(f'{source}: got the stem in out_features, expected stages, "stage1" and on')
         fields["out_indices"] = tuple(i - 1 for i in chosen) or None
     card, assumed = _preprocessing(processor)
     names = about.get("id2label", {})
@@ -108,7 +108,7 @@ def _described(source: str, about: Mapping[str, Any], processor: Mapping[str, An
         source,
         fields,
         window=pair(about.get("window_size", 7)),
-        trained={i: window for i, window in enumerate(about.get("pretrained_window_sizes") or ()) if window},
+        trained={i: window for i, window in enumerate(windows(about.get("pretrained_window_sizes") or ())) if window},
         input_size=pair(about.get("image_size", 224)),
         card=card,
         assumed=assumed,
