@@ -27,6 +27,7 @@ from swindow.card import HeldOut, ModelCard, Preprocess
 from swindow.cli.shared import Output, class_number
 from swindow.errors import ConfigError
 from swindow.training import state
+from swindow.weights import BARS
 
 HEAVY = ("torch", "numpy", "rich", "tyro", "swindow.cli.shared", "swindow.training", "argparse")
 
@@ -197,6 +198,15 @@ def test_json_is_not_escaped_where_it_can_be_written(encoding, written, monkeypa
     assert raw.getvalue().decode(encoding) == f'{{"class": "{written}"}}\n'
 
 
+@pytest.fixture
+def bars_of_downloads():
+    """As before, afterwards: a quiet ``Output`` switches them off until its command ends, which none does here."""
+    token = BARS.set(True)
+    yield
+    BARS.reset(token)
+
+
+@pytest.mark.usefixtures("bars_of_downloads")
 def test_of_several_processes_the_first_speaks(capsys, monkeypatch):
     for rank, expected in (("0", ("a result\n", "")), ("1", ("", ""))):
         monkeypatch.setenv("RANK", rank)

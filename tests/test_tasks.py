@@ -19,6 +19,7 @@ from helpers import trial_tasks
 from helpers.folders import make_folder
 from swindow import data
 from swindow.card import Preprocess
+from swindow.checkpoints import load_parts
 from swindow.config import SwinConfig
 from swindow.errors import ConfigError, DataError, InputError
 from swindow.models import SimMIM, SwinTransformer, build
@@ -224,7 +225,7 @@ def test_a_classifier_holds_only_what_its_forward_uses(parts, left, tmp_path):
         for parameter in source.parameters():
             parameter.normal_()
     swindow.save(source, tmp_path / "source.safetensors")
-    start = swindow.load(tmp_path / "source.safetensors")
+    start = load_parts(tmp_path / "source.safetensors")
     classes = parts["num_classes"] or 5
     info = data.DataInfo("pets", class_names=tuple("abcdefgh"[:classes]))
     model = Classify().build(info, start)

@@ -22,7 +22,8 @@ def of_live(model: nn.Module, name: str) -> tuple[list[Evidence], str | None]:
         CheckpointError: it is built otherwise than any model of swindow.
     """
     try:
-        said = [_built(model, name), transformers.live(model), timm.live(model)]
+        settings = [transformers.live(model), timm.live(model)]
+        said = [_built(model, name), *settings]
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"adopt: the settings of {name} cannot be understood ({error})") from error
     return [one for one in said if one is not None], monai.live(model)
