@@ -14,8 +14,8 @@ from ..card import ModelCard
 from ..class_names import CLASSES_22K, imagenet_1k
 from ..config import SwinConfig
 from ..errors import ConfigError
-from ..models.assemble import initial, named
-from .fill import empty
+from ..models.assemble import initial
+from .fill import shapes_of
 from .parts import Parts
 from .resize import Resize, adapt_channels, resize_table
 
@@ -56,12 +56,12 @@ def adapted(parts: Parts, changes: Mapping[str, Any], table_resize: Resize = "bi
     have = {name.replace(last, final): tensor for name, tensor in parts.tensors.items()}
     origin = {name.replace(last, final): keys for name, keys in parts.origin.items()}
     tensors, resized = _carried(have, old, new, table_resize)
-    wanted = named(empty(new))
+    wanted = shapes_of(new)
     for name, tensor in tensors.items():
-        if name in wanted and tensor.shape != wanted[name].shape:
+        if name in wanted and tensor.shape != wanted[name]:
             raise ConfigError(
                 f"{parts.report.source}: cannot be changed to {dict(changes)}, as {name} of shape "
-                f"{tuple(tensor.shape)} would have to be {tuple(wanted[name].shape)}"
+                f"{tuple(tensor.shape)} would have to be {tuple(wanted[name])}"
             )
     fresh = initial(new, [name for name in wanted if name not in tensors], next(iter(tensors.values())))
     full = {**{name: tensor for name, tensor in tensors.items() if name in wanted}, **fresh}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
 from ..config import SwinConfig
 from ..errors import CheckpointError
-from ..models import SwinModel
-from ..models.assemble import initial, named
-from ..models.meta import meta_model
+from ..models.assemble import initial, shapes
 from .infer import Inferred
 from .match import Match
 from .parts import Parts
@@ -44,7 +42,7 @@ def fill(
         CheckpointError: they are not those of that model, or hold what no weight is.
     """
     source, layout, config = found.name, matched.layout, inferred.config
-    expected = named(empty(config))
+    expected = shapes_of(config)
     theirs = [found.tensors[key] for keys in matched.origin.values() for key in keys]
     shared = {tensor.untyped_storage().data_ptr() for tensor in theirs} if copy else set()
     tensors: dict[str, Tensor] = {}
@@ -62,7 +60,7 @@ def fill(
                 f"{source}: tensor {name} (swindow's name) is missing; the file is not a whole model{advice}"
             )
         if name == EMBEDDING and tensor.ndim == 2 and tensor.numel() == wanted.numel():  # its grid is known by now
-            tensor = tensor.reshape(wanted.shape)
+            tensor = tensor.reshape(wanted)
         _check(f"{source}: tensor {' and '.join(matched.origin[name])}", tensor, wanted)
         tensors[name] = tensor.to(dtype or tensor.dtype, copy=tensor.untyped_storage().data_ptr() in shared)
     tensors |= initial(config, missing, next(iter(tensors.values())))
@@ -78,7 +76,7 @@ def fill(
     return Parts(config, tensors, inferred.card, report, origin)
 
 
-def _left_out(found: Source, matched: Match, expected: Mapping[str, Tensor]) -> dict[str, str]:
+def _left_out(found: Source, matched: Match, expected: Collection[str]) -> dict[str, str]:
     """The keys that are not taken, and why. Raises CheckpointError for a tensor that has no place, and no reason."""
     # A backbone may carry a final norm that it does not use.
     unused = {**UNUSED, **(OUT_NORM if matched.layout.out_norms else {})}
@@ -95,19 +93,19 @@ def _left_out(found: Source, matched: Match, expected: Mapping[str, Tensor]) -> 
     return dropped
 
 
-def empty(config: SwinConfig) -> SwinModel:
-    """Returns a model that waits for its weights: nothing is initialised or takes memory."""
+def shapes_of(config: SwinConfig) -> dict[str, torch.Size]:
+    """Returns the shapes of the tensors of a model. Raises CheckpointError where no computer counts so far."""
     try:
-        return meta_model(config)
-    except (RuntimeError, OverflowError, TypeError) as error:  # sizes that no computer counts to
+        return shapes(config)
+    except (RuntimeError, OverflowError, TypeError) as error:
         raise CheckpointError(f"the model that is described is too large: {config}") from error
 
 
-def _check(what: str, tensor: Tensor, wanted: Tensor) -> None:
+def _check(what: str, tensor: Tensor, wanted: torch.Size) -> None:
     """Raises CheckpointError for a tensor of another shape or type, or with values that no weight has."""
-    if tensor.shape != wanted.shape:
+    if tensor.shape != wanted:
         raise CheckpointError(
-            f"{what} has shape {tuple(tensor.shape)}, expected {tuple(wanted.shape)} from the others; the file is "
+            f"{what} has shape {tuple(tensor.shape)}, expected {tuple(wanted)} from the others; the file is "
             "broken, or config= does not fit it"
         )
     if not tensor.is_floating_point():

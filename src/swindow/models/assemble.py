@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -24,6 +25,17 @@ def named(model: SwinModel) -> dict[str, Tensor]:
         ['stages.2.blocks.1.norm2.bias', 'stages.2.blocks.1.norm2.weight']
     """
     return {name.removeprefix(BACKBONE): tensor for name, tensor in model.state_dict().items()}
+
+
+@functools.lru_cache(maxsize=16)  # weights of one model are often read several times: converted, resumed, compared
+def shapes(config: SwinConfig) -> dict[str, torch.Size]:
+    """Returns the shapes of a model's tensors, by the names of ``named``; nothing is initialised or takes memory.
+
+    Example:
+        >>> shapes(SwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), num_classes=5))["head.weight"]
+        torch.Size([5, 8])
+    """
+    return {name: tensor.shape for name, tensor in named(meta_model(config)).items()}
 
 
 def assemble(config: SwinConfig, tensors: Mapping[str, Tensor]) -> SwinModel:
