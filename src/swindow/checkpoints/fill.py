@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -93,7 +93,7 @@ def _left_out(found: Source, matched: Match, expected: Collection[str]) -> dict[
     return dropped
 
 
-def shapes_of(config: SwinConfig) -> dict[str, torch.Size]:
+def shapes_of(config: SwinConfig) -> Mapping[str, torch.Size]:
     """Returns the shapes of the tensors of a model. Raises CheckpointError where no computer counts so far."""
     try:
         return shapes(config)

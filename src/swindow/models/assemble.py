@@ -28,7 +28,7 @@ def named(model: SwinModel) -> dict[str, Tensor]:
 
 
 @functools.lru_cache(maxsize=16)  # weights of one model are often read several times: converted, resumed, compared
-def shapes(config: SwinConfig) -> dict[str, torch.Size]:
+def shapes(config: SwinConfig) -> Mapping[str, torch.Size]:
     """Returns the shapes of a model's tensors, by the names of ``named``; nothing is initialised or takes memory.
 
     Example:
