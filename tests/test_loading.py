@@ -221,7 +221,7 @@ def test_a_part_is_chosen(model, official, tmp_path):
         assert torch.equal(swindow.load(tmp_path / "f.pth", part=part).norm.weight, 2 * model.norm.weight)
     with pytest.raises(CheckpointError, match=r"part='teacher', expected one of 'state_dict', 'state_dict_ema'"):
         swindow.load(tmp_path / "f.pth", part="teacher")
-    with pytest.raises(CheckpointError, match=r"expected none, as it is one state dict"):
+    with pytest.raises(CheckpointError, match=r"expected no part, as it holds one state dict"):
         swindow.load(official, part="teacher")
     swindow.save(model, tmp_path / "m.safetensors")
     with pytest.raises(CheckpointError, match=r"no parts"):

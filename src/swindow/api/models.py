@@ -104,7 +104,8 @@ def load(
         table_resize: how tables are resized: ``"bicubic"`` (also None), or ``"geometric"`` as in SimMIM (needs scipy).
         part: which of several state dicts in one file, for instance ``"state_dict_ema"``, ``"teacher"`` or
             ``"student"``; None: the raw weights before their moving average, the teacher before the student.
-        mmap: whether a file is mapped into memory instead of copied, which saves time and memory where it is large.
+        mmap: whether a file is mapped into memory instead of copied, which saves time and memory where it is large (the
+            tensors of a state dict: shared instead of copied).
             Do not write to the file, in place, while the model is in use: the system may end the process (SIGBUS).
         verify: whether the checksums in a file of ``torch.save`` are verified, for which all of it is read.
         dtype: of the model's weights; None: as in the source.

@@ -21,11 +21,11 @@ CHANGES = ("num_classes", "in_chans", "window_size", "out_norms", "out_indices",
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a checkpoint is made of: ``models.assemble(parts.config, parts.tensors)`` is the model.
+    """What a checkpoint is made of; ``assemble`` in ``models.assemble`` makes the model of its config and tensors.
 
     Attributes:
         config: of the model.
-        tensors: all of the model's, by the names of ``models.named``.
+        tensors: all of the model's, by the names of ``named`` there.
         card: what travels with them.
         report: what became of the tensors of the source.
         origin: name of a tensor to the keys of the source that it was made of.

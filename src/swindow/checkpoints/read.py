@@ -181,7 +181,7 @@ def _unwrapped(name: str, found: Any, part: str | None) -> Source:
         chosen = part is not None and isinstance(found.get(part), Mapping)
         if not chosen and any(isinstance(value, Tensor) for value in found.values()):
             if part is not None and part not in parts:
-                known = f"one of {', '.join(map(repr, parts))}" if parts else "none, as it is one state dict"
+                known = f"one of {', '.join(map(repr, parts))}" if parts else "no part, as it holds one state dict"
                 raise CheckpointError(f"{name}: got part={part!r}, expected {known}")
             return Source(name, _tensors(name, found, left_out), left_out=left_out, extra=extra)
         known_here = dict.fromkeys((*([] if part is None else [part]), *WRAPPERS))
