@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from ..card import Preprocess
-from ..media.image import convert, fit, resize
+from ...card import Preprocess
+from ...media.image import convert, fit, resize
 
 # (image, how it is prepared, chance) to the image of the training step, of size how.size
 Augment = Callable[[Image.Image, Preprocess, np.random.Generator], Image.Image]
