@@ -7,10 +7,20 @@ import types
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 
+import swindow
 from helpers.peers import peer
-from swindow.data.augment import Filling, RandAugment, TrivialAugment, erase, mix, operations, policies, soft_targets
+from swindow.card import Preprocess
+from swindow.data import DataInfo, Sample
+from swindow.data.augment import Filling, RandAugment, TrivialAugment, erase, mix, operations, policies
+from swindow.errors import ConfigError, DataError
+from swindow.media.image import ImageObject
+from swindow.tasks import Batch, Classify, ClassifySettings
+from swindow.tasks.classify import Mixed
+from swindow.training.progress import Progress
 
 GREY = (124, 116, 104)
 FILLING = Filling(Image.Resampling.BICUBIC, GREY)
@@ -153,12 +163,14 @@ def test_mixing_is_timms(seed, mixup, cutmix, monkeypatch):
     theirs = module.Mixup(mixup, cutmix, switch_prob=0.5, label_smoothing=0.1, num_classes=5)
     x, targets = torch.randn(6, 3, 17, 24), torch.arange(6) % 5
     kept, rng = x.clone(), np.random.default_rng(seed)
-    found, soft = mix(x, soft_targets(targets, 5, 0.1), mixup, cutmix, rng)
+    found, share = mix(x, mixup, cutmix, rng)
     assert torch.equal(x, kept)
-    wanted, wanted_targets = theirs(x.clone(), targets)
+    wanted, soft = theirs(x.clone(), targets)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
-    torch.testing.assert_close(soft, wanted_targets, rtol=0, atol=1e-6)
-    assert torch.allclose(soft.sum(1), torch.ones(6))
+    logits = torch.randn(6, 5)
+    mixed = Mixed(targets, targets.flip(0), share)
+    losses = Classify(ClassifySettings(label_smoothing=0.1)).loss(logits, Batch({}, mixed, [{}] * 6))
+    torch.testing.assert_close(losses["loss"][0], F.cross_entropy(logits, soft, reduction="sum"))
     assert rng.random() == chance.random(), "as many numbers drawn"
 
 
@@ -167,14 +179,14 @@ def test_what_is_drawn_is_what_was_published():
     image, rng = photo(0), np.random.default_rng(0)
     unchanged = sum(RandAugment()(image, FILLING, rng) is image for _ in range(2000)) / 2000
     assert abs(unchanged - 0.25) < 0.04
-    x, targets = torch.stack((torch.zeros(1, 8, 8), torch.ones(1, 8, 8))), torch.eye(2)
+    x = torch.stack((torch.zeros(1, 8, 8), torch.ones(1, 8, 8)))
     cut, shares = 0, []
     for _ in range(3000):
-        mixed, soft = mix(x, targets, 0.8, 1.0, rng)
+        mixed, own = mix(x, 0.8, 1.0, rng)
         cuts = set(mixed.unique().tolist()) <= {0.0, 1.0}
         cut += cuts
         share = float(mixed[0].eq(0).float().mean()) if cuts else 1 - float(mixed[0].mean())
-        assert abs(share - float(soft[0, 0])) < 1e-6, "the share of an image is that of its target"
+        assert abs(share - own) < 1e-6
         shares += [] if cuts else [share]
     assert abs(cut / 3000 - 0.5) < 0.05
     assert abs(np.mean(shares) - 0.5) < 0.03
@@ -182,8 +194,8 @@ def test_what_is_drawn_is_what_was_published():
 
 
 def test_nothing_is_drawn_where_nothing_is_asked_for():
-    x, targets, rng = torch.randn(4, 3, 8, 8), torch.eye(4), np.random.default_rng(0)
-    assert mix(x, targets, 0.0, 0.0, rng) == (x, targets)
+    x, rng = torch.randn(4, 3, 8, 8), np.random.default_rng(0)
+    assert mix(x, 0.0, 0.0, rng) == (x, 1.0)
     assert rng.random() == np.random.default_rng(0).random()
 
 
@@ -194,3 +206,91 @@ def test_operations_keep_grey_images_grey():
         assert (found.mode, found.size) == ("L", (45, 37))
     assert operations.posterize(photo(0), 8, FILLING).size == (45, 37)
     assert not np.asarray(operations.posterize(photo(0), 0, FILLING)).any()
+
+
+# --- in training ------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_uses_what_is_asked_for():
+    how = Preprocess((32, 32))
+    names = ("a", "b", "c")
+    samples = [Sample(ImageObject(photo(seed)), seed % 3, str(seed)) for seed in range(4)]
+    plain = Classify(ClassifySettings(preprocess=how))
+    for settings in ({"auto_augment": "randaugment"}, {"auto_augment": "trivialaugment"}, {"erase": 1.0}):
+        task = Classify(ClassifySettings(preprocess=how, **settings))
+        assert task.card(DataInfo("x", class_names=names)).settings == settings
+        different = 0
+        for seed, sample in enumerate(samples * 5):
+            one, again = (task.transform(sample, np.random.default_rng(seed), train=True)[0] for _ in range(2))
+            assert torch.equal(one.inputs["x"], again.inputs["x"]), "the same generator, the same image"
+            shown = plain.transform(sample, None, train=False)[0].inputs["x"]
+            different += not torch.equal(one.inputs["x"], shown)
+            assert torch.equal(task.transform(sample, None, train=False)[0].inputs["x"], shown)
+        assert different > 8
+    task = Classify(ClassifySettings(preprocess=how, mixup=0.8, cutmix=1.0))
+    examples = [plain.transform(sample, None, train=False)[0] for sample in samples]
+    batch = task.collate(examples, np.random.default_rng(0), train=True)
+    assert isinstance(batch.targets, Mixed)
+    assert batch.targets.others.tolist() == batch.targets.targets.tolist()[::-1]
+    assert torch.equal(task.collate(examples, None, train=False).targets, batch.targets.targets)
+    pinned = batch.to("cpu")
+    assert isinstance(pinned.targets, Mixed)
+    assert pinned.targets.share == batch.targets.share
+
+
+def test_loss_of_mixed_images_reaches_both_classes():
+    logits = torch.randn(4, 5, requires_grad=True)
+    targets = torch.tensor([0, 1, 2, 3])
+    batch = Batch({}, Mixed(targets, targets.flip(0), 0.3), [{}] * 4)
+    losses = Classify(ClassifySettings()).loss(logits, batch)
+    (gradient,) = torch.autograd.grad(losses["loss"][0], logits)
+    wanted = 0.3 * F.one_hot(targets, 5) + 0.7 * F.one_hot(targets.flip(0), 5)
+    torch.testing.assert_close(gradient, logits.softmax(1) - wanted)
+    right = (logits.argmax(1) == targets.flip(0)).sum()
+    assert int(losses["accuracy"][0]) == int(right)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("auto_augment", "rand"), ("erase", 1.5), ("erase", -0.1), ("mixup", -1.0), ("cutmix", float("inf"))],
+)
+def test_wrong_settings(field, value):
+    with pytest.raises(ConfigError, match=f"{field}: got {value!r}, expected"):
+        ClassifySettings(**{field: value})
+
+
+def test_deep_images_are_refused_with_advice():
+    deep = Image.fromarray(np.zeros((8, 8), np.float32))
+    task = Classify(
+        ClassifySettings(preprocess=Preprocess((8, 8), mean=(0.5,), std=(1.0,)), auto_augment="randaugment")
+    )
+    with pytest.raises(DataError, match="images of 8 bits, got one of more; try auto_augment='none'"):
+        task.transform(Sample(ImageObject(deep), 0, "x"), np.random.default_rng(0), train=True)
+
+
+def test_a_run_with_everything_resumes_exactly(tmp_path):
+    """Bit for bit, with all of it on, stopped after every epoch; the first line says what is on."""
+    settings = {"variant": "swin_nano", "image_size": 16, "batch_size": 256, "held_out": 0.3, "seed": 3, "workers": 0}
+    settings |= {"auto_augment": "randaugment", "erase": 0.25, "mixup": 0.8, "cutmix": 1.0, "device": "cpu"}
+    notes = []
+
+    class Listening(Progress):
+        def note(self, line):
+            notes.append(line)
+
+    whole = swindow.train("digits", swindow.TrainConfig(out=tmp_path / "a", epochs=2, **settings), progress=Listening())
+    assert "augmentation affine, auto_augment randaugment, erase 0.25, mixup 0.8, cutmix 1.0" in notes[0]
+
+    class Stopping(Progress):
+        def saved(self, step):
+            raise KeyboardInterrupt
+
+    for _ in range(3):
+        try:
+            parts = swindow.train(
+                "digits", swindow.TrainConfig(out=tmp_path / "b", epochs=2, **settings), progress=Stopping()
+            )
+        except KeyboardInterrupt:
+            continue
+    one, other = (load_file(result.out / "model.safetensors") for result in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -25,6 +25,12 @@ class Settings(TrainConfig):
     drop_path_rate: Annotated[float | None, unset("FRACTION")] = None
     image_size: Annotated[int | None, unset("PIXELS")] = None
     value_range: Annotated[tuple[float, float] | None, unset("BLACK WHITE")] = None
+    auto_augment: Annotated[
+        Literal["none", "randaugment", "trivialaugment"] | None, unset("{none,randaugment,trivialaugment}")
+    ] = None
+    erase: Annotated[float | None, unset("FRACTION")] = None
+    mixup: Annotated[float | None, unset("FLOAT")] = None
+    cutmix: Annotated[float | None, unset("FLOAT")] = None
     product: Annotated[Literal["torch", "onednn"] | None, unset("{torch,onednn}")] = None
     workers: Annotated[int | None, unset("INT")] = None
     verify: Annotated[  # its flag is --no-verify

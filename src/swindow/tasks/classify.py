@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from ..checkpoints import Parts, adapted
 from ..class_names import imagenet_1k, numbers
 from ..config import SwinConfig
 from ..data import AUGMENTS, DataInfo, Sample
+from ..data.augment import POLICIES, erase, mix
 from ..errors import ConfigError, DataError, InputError, shortened
 from ..media import prepare, to_tensor
 from ..models import SwinTransformer, create
@@ -39,6 +40,9 @@ class ClassifySettings:
         drop_path_rate: stochastic depth of the last block (fraction); None: as in the variant or the weights.
         preprocess: how an image becomes the model's input.
         augment: the augmentation of training images, one of ``data.AUGMENTS``.
+        auto_augment: what else is changed at random in training images, one of ``data.POLICIES``.
+        erase: probability that a rectangle of a training image becomes noise (fraction).
+        mixup, cutmix: alpha of the Beta distribution of the share with which training images are mixed; 0: not mixed.
         label_smoothing: share of the target spread over all classes (fraction).
     """
 
@@ -46,11 +50,22 @@ class ClassifySettings:
     drop_path_rate: float | None = None
     preprocess: Preprocess = Preprocess()  # noqa: RUF009  frozen
     augment: str = "none"
+    auto_augment: str = "none"
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         if self.augment not in AUGMENTS:
             raise ConfigError(f"augment: got {self.augment!r}, expected one of {', '.join(AUGMENTS)}")
+        if self.auto_augment not in POLICIES:
+            raise ConfigError(f"auto_augment: got {self.auto_augment!r}, expected one of {', '.join(POLICIES)}")
+        if not 0 <= self.erase <= 1:
+            raise ConfigError(f"erase: got {self.erase!r}, expected a probability from 0 to 1")
+        for name in ("mixup", "cutmix"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}: got {getattr(self, name)!r}, expected a finite number of at least 0")
         if self.variant is not None:
             check_takes_images(variant_config(self.variant))
         if not 0 <= self.label_smoothing < 1:
@@ -70,6 +85,20 @@ class Prediction:
     image: str | None
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+
+
+class Mixed(NamedTuple):
+    """The classes of images of which each is mixed with another.
+
+    Attributes:
+        targets: (B,) of the images.
+        others: (B,) of those they are mixed with.
+        share: of each image that is its own (fraction).
+    """
+
+    targets: Tensor
+    others: Tensor
+    share: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,28 +147,41 @@ class Classify:
         how, image = self.settings.preprocess, sample.media.decode()
         if train:
             assert rng is not None
-            x = to_tensor(AUGMENTS[self.settings.augment](image, how, rng), how)
+            image = AUGMENTS[self.settings.augment](image, how, rng)
+            image = POLICIES[self.settings.auto_augment](image, how, rng)
+            x = erase(to_tensor(image, how), self.settings.erase, rng) if self.settings.erase else to_tensor(image, how)
         else:
             x = prepare(image, how)
         return [Example({"x": x}, sample.target, {"key": sample.key})]
 
     def collate(self, examples: Sequence[Example], rng: np.random.Generator | None, train: bool) -> Batch:
-        """Returns images (B, C, H, W) and their classes (B,), -1 where these are not known."""
+        """Returns images (B, C, H, W) and their classes (B,), -1 where not known; ``Mixed`` where images are mixed."""
         x = torch.stack([example.inputs["x"] for example in examples])
         targets = torch.tensor([-1 if example.target is None else example.target for example in examples])
-        return Batch({"x": x}, targets, [example.meta for example in examples])
+        metas = [example.meta for example in examples]
+        if not train or not (self.settings.mixup or self.settings.cutmix):
+            return Batch({"x": x}, targets, metas)
+        assert rng is not None
+        x, share = mix(x, self.settings.mixup, self.settings.cutmix, rng)
+        return Batch({"x": x}, Mixed(targets, targets.flip(0), share), metas)
 
     def units(self, batch: Batch) -> dict[str, float]:
         """Returns the number of images."""
         return {"images": len(batch)}
 
     def loss(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, str]]:
-        """Returns the cross-entropy of logits (B, classes), in nats, and how many images are right."""
-        losses = F.cross_entropy(
-            outputs.float(), batch.targets, label_smoothing=self.settings.label_smoothing, reduction="sum"
-        )
-        right = (outputs.argmax(-1) == batch.targets).sum()
-        return {"loss": (losses, "images"), "accuracy": (right, "images")}
+        """Returns the cross-entropy of logits (B, classes), in nats, and how many images are right.
+
+        Of mixed images it is that of both classes, by their shares; right is the class with the larger share.
+        """
+        found = batch.targets if isinstance(batch.targets, Mixed) else Mixed(batch.targets, batch.targets, 1.0)
+        logits, smoothing = outputs.float(), self.settings.label_smoothing
+        loss = F.cross_entropy(logits, found.targets, label_smoothing=smoothing, reduction="sum")
+        if found.share < 1:
+            other = F.cross_entropy(logits, found.others, label_smoothing=smoothing, reduction="sum")
+            loss = found.share * loss + (1 - found.share) * other
+        right = (outputs.argmax(-1) == (found.targets if found.share >= 0.5 else found.others)).sum()
+        return {"loss": (loss, "images"), "accuracy": (right, "images")}
 
     def decode(self, outputs: Tensor, metas: Sequence[Mapping[str, Any]]) -> list[Tensor]:
         """Returns the logarithms of the probabilities of all classes: (classes,) fp32 on the CPU for every image."""
@@ -168,11 +210,14 @@ class Classify:
 
     def card(self, info: DataInfo) -> ModelCard:
         """Returns what is to travel with the weights."""
-        settings = {f.name: getattr(self.settings, f.name) for f in dataclasses.fields(self.settings)}
-        how = settings.pop("preprocess")
+        how, given = self.settings.preprocess, {}
+        for field in dataclasses.fields(self.settings):
+            value = getattr(self.settings, field.name)
+            if field.name != "preprocess" and value != field.default:
+                given[field.name] = value
         return ModelCard(
             task=self.name,
-            settings={name: value for name, value in settings.items() if value is not None},
+            settings=given,
             class_names=info.class_names,
             preprocess=how,
             input_size=how.size,

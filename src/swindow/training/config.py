@@ -10,6 +10,7 @@ from ..errors import ConfigError
 
 _KNOWN: dict[str, tuple[str | None, ...]] = {
     "augment": ("auto", "photo", "affine", "none"),
+    "auto_augment": (None, "none", "randaugment", "trivialaugment"),
     "precision": ("auto", "fp32", "bf16"),
     "product": (None, "torch", "onednn"),
 }
@@ -44,6 +45,13 @@ class TrainConfig:
             By default 0 and 1 for floats, 0 and the largest value of the bit depth for integers.
         augment: random changes of the training images: photo (random resized crop and flip), affine (small shifts,
             rotations and scalings) or none; auto chooses what suits the data.
+        auto_augment: more random changes of the training images: randaugment (two of 15 operations, each half of the
+            time), trivialaugment (one of 14, of any strength) or none; by default what suits the data.
+        erase: the probability that a rectangle of a training image becomes noise; by default what suits the data.
+        mixup: blend training images of a batch in pairs: the alpha of the Beta distribution of the shares, 0 for none;
+            by default what suits the data.
+        cutmix: put a rectangle of one training image into another: alpha as of mixup, 0 for none; by default what
+            suits the data. Where both are above 0, each is taken for half of the batches.
         held_out: fraction of the images of each class that is used for evaluation and not for training; ignored where
             the data has a split of its own.
         seed: seed of the split, the initial weights, the order of the images and all augmentation.
@@ -74,6 +82,10 @@ class TrainConfig:
     image_size: int | None = None
     value_range: tuple[float, float] | None = None
     augment: Literal["auto", "photo", "affine", "none"] = "auto"
+    auto_augment: Literal["none", "randaugment", "trivialaugment"] | None = None
+    erase: float | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
     held_out: float = 0.2
     seed: int = 0
     device: str = "auto"
@@ -96,7 +108,7 @@ class TrainConfig:
         for field in ("lr", "clip"):
             if getattr(self, field) is not None and not getattr(self, field) > 0:
                 raise ConfigError(f"{field}: got {getattr(self, field)!r}, expected a number above 0")
-        for field in ("min_lr", "warmup_epochs", "weight_decay", "save_minutes", "seed", "workers"):
+        for field in ("min_lr", "warmup_epochs", "weight_decay", "save_minutes", "seed", "workers", "mixup", "cutmix"):
             value = getattr(self, field)
             if value is not None and not value >= 0:
                 raise ConfigError(f"{field}: got {value!r}, expected a number of at least 0")
@@ -106,6 +118,8 @@ class TrainConfig:
             value = getattr(self, field)
             if value is not None and not 0 <= value < 1:
                 raise ConfigError(f"{field}: got {value!r}, expected a fraction from 0 up to, not including, 1")
+        if self.erase is not None and not 0 <= self.erase <= 1:
+            raise ConfigError(f"erase: got {self.erase!r}, expected a probability from 0 to 1")
         for field, known in _KNOWN.items():
             if getattr(self, field) not in known:
                 names = ", ".join(str(name) for name in known if name is not None)

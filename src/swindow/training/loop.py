@@ -31,11 +31,13 @@ from .measure import measure
 from .optimizer import adamw
 from .parallel import Parallel, World, world
 from .progress import Progress
-from .recipes import choose, recipe_for
+from .recipes import MORE, choose, recipe_for
 from .schedule import learning_rate
 from .tally import Tally
 
-OF_THE_TASK = ("variant", "label_smoothing", "drop_path_rate", "image_size", "value_range", "augment")
+OF_THE_TASK = (
+    "variant", "label_smoothing", "drop_path_rate", "image_size", "value_range", "augment", *MORE,
+)  # fmt: skip
 # Steps; elsewhere than on a CPU 10, since a device works ahead of this process until something is read.
 READ_EVERY = {"cpu": 1}
 

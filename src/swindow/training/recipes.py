@@ -24,6 +24,7 @@ class Recipe:
         lr: the highest learning rate, for batches of 32.
         augment: the augmentation of training images, one of ``data.AUGMENTS``.
         preprocess: how an image becomes the model's input, for the size to be filled in.
+        auto_augment, erase, mixup, cutmix: as of TrainConfig.
     """
 
     variant: str
@@ -31,6 +32,10 @@ class Recipe:
     lr: float
     augment: str
     preprocess: Preprocess
+    auto_augment: str = "none"
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
 
 RECIPES = {
@@ -47,6 +52,9 @@ RECIPES = {
     # per 512 images (Microsoft's config.py), kept for small batches, since small data sets see few steps.
     "photos": Recipe(variant="swin_tiny", image_size=None, lr=5e-4, augment="photo", preprocess=Preprocess()),
 }
+
+
+MORE = ("auto_augment", "erase", "mixup", "cutmix")  # augmentation, as of TrainConfig
 
 
 class Choice(NamedTuple):
@@ -91,18 +99,22 @@ def choose(settings: TrainConfig, info: DataInfo, start: Preprocess | None) -> C
         how = dataclasses.replace(how, value_range=settings.value_range)
     augment = recipe.augment if settings.augment == "auto" else settings.augment
     lr = recipe.lr if settings.lr is None else settings.lr
+    more = {name: getattr(recipe if getattr(settings, name) is None else settings, name) for name in MORE}
+    changes = ", ".join([augment, *(f"{name} {value}" for name, value in more.items() if value not in ("none", 0))])
+    own = [name for name in MORE if getattr(settings, name) is not None]
     recipe_ = f"the recipe for {info.recipe}"
     brought = "the weights" if start else recipe_
     origins = {
         f"variant {variant}" if variant else "architecture": (settings.variant, brought),
         f"image size {'x'.join(map(str, dict.fromkeys(how.size)))}": (settings.image_size, brought),
         f"learning rate {lr:g}": (settings.lr, recipe_),
-        f"augmentation {augment}": (None if settings.augment == "auto" else augment, recipe_),
+        f"augmentation {changes}": (None if settings.augment == "auto" and not own else changes, recipe_),
     }
     lines: dict[str, list[str]] = {}
     for what, (asked, otherwise) in origins.items():
         lines.setdefault(f"from {otherwise}" if asked is None else "as asked for", []).append(what)
     task = {
+        **more,
         "variant": variant,
         "drop_path_rate": settings.drop_path_rate,
         "preprocess": how,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .erasing import erase
 from .geometric import AUGMENTS, Augment
-from .mix import mix, soft_targets
+from .mix import mix
 from .operations import Filling
-from .policies import RandAugment, TrivialAugment
+from .policies import POLICIES, RandAugment, TrivialAugment
 
-__all__ = ["AUGMENTS", "Augment", "Filling", "RandAugment", "TrivialAugment", "erase", "mix", "soft_targets"]
+__all__ = ["AUGMENTS", "POLICIES", "Augment", "Filling", "RandAugment", "TrivialAugment", "erase", "mix"]

@@ -9,7 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ...card import Preprocess
+from ...errors import DataError
+from ...media.image import FILTERS
 from . import operations as ops
+from .geometric import Augment
 from .operations import Filling, Operation
 
 FULL = 10.0  # the magnitude at which an operation is as strong as it gets
@@ -125,3 +129,27 @@ class TrivialAugment:
         magnitude = float(rng.integers(STEPS + 1)) if choice.argument else 0.0
         sign = -1 if choice.signed and rng.integers(2) else 1
         return choice.applied(image, magnitude, sign, filling)
+
+
+def _filling(image: Image.Image, how: Preprocess) -> Filling:
+    """Moved pixels are resampled as images are resized; the mean colour comes in."""
+    if image.mode == "F":
+        raise DataError("automatic augmentation takes images of 8 bits, got one of more bits; try auto_augment='none'")
+    colour = tuple(round(255 * mean) for mean in how.mean)
+    return Filling(FILTERS[how.interpolation], colour if len(colour) > 1 else colour[0])
+
+
+def _none(image: Image.Image, how: Preprocess, rng: np.random.Generator) -> Image.Image:
+    return image
+
+
+def _rand(image: Image.Image, how: Preprocess, rng: np.random.Generator) -> Image.Image:
+    return RandAugment()(image, _filling(image, how), rng)
+
+
+def _trivial(image: Image.Image, how: Preprocess, rng: np.random.Generator) -> Image.Image:
+    return TrivialAugment()(image, _filling(image, how), rng)
+
+
+# By name: (8-bit image, how it is prepared, chance) to the changed image.
+POLICIES: dict[str, Augment] = {"none": _none, "randaugment": _rand, "trivialaugment": _trivial}
