@@ -264,7 +264,7 @@ def test_deep_images_are_refused_with_advice():
     task = Classify(
         ClassifySettings(preprocess=Preprocess((8, 8), mean=(0.5,), std=(1.0,)), auto_augment="randaugment")
     )
-    with pytest.raises(DataError, match="images of 8 bits, got one of more; try auto_augment='none'"):
+    with pytest.raises(DataError, match="images of 8 bits, got one of more bits; try auto_augment='none'"):
         task.transform(Sample(ImageObject(deep), 0, "x"), np.random.default_rng(0), train=True)
 
 

@@ -32,6 +32,8 @@ def test_data_decides_what_is_not_asked_for():
         "drop_path_rate": None,
         "preprocess": Preprocess((16, 16), "squash", mean=(0.305,), std=(0.376,)),
         "augment": "affine",
+        **dict.fromkeys(("erase", "mixup", "cutmix"), 0.0),
+        "auto_augment": "none",
         "label_smoothing": 0.1,
     }
     assert found.why == (
