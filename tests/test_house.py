@@ -91,7 +91,7 @@ def test_public_names():
         "CheckpointError", "ConfigError", "DataError", "Evaluation", "Failure", "InputError", "ModelCard",
         "OutputError", "Prediction", "Predictor", "Preprocess", "SwinConfig", "SwinTransformer", "SwindowError",
         "TrainConfig", "TrainResult", "TrainingError", "adopt", "convert", "create", "evaluate", "inflate",
-        "list_layouts", "list_variants", "load", "predict", "save", "train",
+        "list_layouts", "list_variants", "load", "parameter_groups", "predict", "save", "train",
     ]  # fmt: skip
     for module in pkgutil.walk_packages(swindow.__path__, "swindow."):
         if (

@@ -32,14 +32,16 @@ from swindow.data import Splits, Subset
 from swindow.errors import CheckpointError, ConfigError, DataError, TrainingError
 from swindow.inference import evaluate
 from swindow.kernels import products
+from swindow.models.meta import meta_model
 from swindow.tasks import Classify, ClassifySettings
 from swindow.training import Progress, TrainConfig, folder, loop, train
 from swindow.training import state as states
 from swindow.training.feed import Batches, Plan, Work, split, start_method, stream
 from swindow.training.measure import measure
-from swindow.training.optimizer import parameter_groups
+from swindow.training.optimizer import adamw, parameter_groups
 from swindow.training.schedule import learning_rate
 from swindow.training.state import best_epoch
+from swindow.variants import variant_config
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -452,6 +454,53 @@ def test_what_does_not_decay(version):
         published = published or ".position_bias.mlp." in name
         assert (id(p) in kept) == published, name
     assert (decay["weight_decay"], no_decay["weight_decay"]) == (0.05, 0.0)
+
+
+def test_layers_learn_at_the_published_rates():
+    """SimMIM's groups, from the facts of its optimizer.py: scales of Swin-B and Swin-L, and which layer what is in."""
+    for variant, decay, embedding, first, block in (
+        ("swin_base", 0.9, 0.0718, 0.0798, 0.9),
+        ("swin_base", 0.8, 0.00378, 0.00472, 0.8),
+        ("swin_large", 0.7, 0.000134, 0.000192, 0.7),
+    ):
+        model = meta_model(variant_config(variant))
+        scales = {id(p): group["lr_scale"] for group in parameter_groups(model, 0.05, decay) for p in group["params"]}
+        named = {name: scales[id(p)] for name, p in model.named_parameters()}
+        assert named["patch_embed.proj.weight"] == named["patch_embed.norm.bias"] == pytest.approx(embedding, rel=5e-3)
+        assert named["stages.0.blocks.0.attn.position_bias.table"] == pytest.approx(first, rel=5e-3)
+        assert named["stages.3.blocks.1.mlp.fc2.weight"] == pytest.approx(block)
+        assert named["stages.1.merge.reduction.weight"] == named["stages.1.blocks.1.norm1.weight"]
+        assert named["norm.weight"] == named["head.bias"] == 1
+    simmim = meta_model(variant_config("swin_tiny", decoder_stride=32))
+    groups = parameter_groups(simmim, 0.05, 0.5)
+    lowest = [group for group in groups if group["lr_scale"] == 0.5**13]
+    assert any(p is simmim.mask_token for group in lowest for p in group["params"])
+    assert sum(len(group["params"]) for group in groups) == len(list(simmim.parameters()))
+    with pytest.raises(ConfigError, match=r"layer_decay: got 1\.5"):
+        parameter_groups(simmim, 0.05, 1.5)
+
+
+def test_the_loop_scales_learning_rates_their_end_too(tmp_path):
+    rates = []
+
+    class Listening(Progress):
+        def step(self, done, figures, images_per_s):
+            rates.append([group["lr"] for group in optimizers[-1].param_groups])
+
+    optimizers = []
+    settings = swindow.TrainConfig(
+        out=tmp_path / "run", variant="swin_nano", image_size=8, epochs=1, batch_size=512, layer_decay=0.5, min_lr=1e-3,
+        warmup_epochs=0, workers=0, device="cpu",
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("swindow.training.loop.adamw", lambda *args: optimizers.append(adamw(*args)) or optimizers[-1])
+        swindow.train("digits", settings, progress=Listening())
+    scales = [group["lr_scale"] for group in optimizers[0].param_groups]
+    assert min(scales) == 0.5**7
+    assert rates
+    for step in rates:
+        assert step == pytest.approx([max(step) * scale for scale in scales])
+    assert min(rates[-1]) < 1e-3  # the end of the schedule is scaled, too
 
 
 def test_parts_of_a_batch():

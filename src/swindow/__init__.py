@@ -42,6 +42,7 @@ _HOME = {
     "predict": "api",
     "TrainConfig": "training",
     "TrainResult": "training",
+    "parameter_groups": "training",
     "train": "training",
 }
 
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from .tasks import Prediction as Prediction
     from .training import TrainConfig as TrainConfig
     from .training import TrainResult as TrainResult
+    from .training import parameter_groups as parameter_groups
     from .training import train as train
     from .variants import list_variants as list_variants
 

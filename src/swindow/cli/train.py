@@ -28,6 +28,7 @@ class Settings(TrainConfig):
     auto_augment: Annotated[
         Literal["none", "randaugment", "trivialaugment"] | None, unset("{none,randaugment,trivialaugment}")
     ] = None
+    layer_decay: Annotated[float | None, unset("FACTOR", "the same rate everywhere")] = None
     erase: Annotated[float | None, unset("FRACTION")] = None
     mixup: Annotated[float | None, unset("FLOAT")] = None
     cutmix: Annotated[float | None, unset("FLOAT")] = None

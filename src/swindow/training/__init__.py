@@ -9,15 +9,17 @@ _HOME = {
     "TrainConfig": "config",  # imports no torch, so that the command line can show its help at once
     "Progress": "progress",
     "TrainResult": "loop",
+    "parameter_groups": "optimizer",
     "train": "loop",
 }
 
-__all__ = ["Progress", "TrainConfig", "TrainResult", "train"]
+__all__ = ["Progress", "TrainConfig", "TrainResult", "parameter_groups", "train"]
 
 if TYPE_CHECKING:
     from .config import TrainConfig as TrainConfig
     from .loop import TrainResult as TrainResult
     from .loop import train as train
+    from .optimizer import parameter_groups as parameter_groups
     from .progress import Progress as Progress
 
 

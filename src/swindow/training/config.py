@@ -35,6 +35,8 @@ class TrainConfig:
         min_lr: the learning rate at the end of training; it falls to that along a cosine.
         warmup_epochs: epochs in which the learning rate rises linearly from near 0.
         weight_decay: weight decay of AdamW; not applied to biases, norms and position bias tables.
+        layer_decay: how much slower each layer learns than the next one, for fine-tuning, for instance 0.8; by default
+            all layers learn at the same rate.
         clip: gradients whose norm is larger are scaled down to this norm.
         label_smoothing: fraction of each target that is spread evenly over all classes.
         drop_path_rate: stochastic depth: the probability that the last block is skipped; it rises linearly to that
@@ -76,6 +78,7 @@ class TrainConfig:
     min_lr: float = 1e-5
     warmup_epochs: float = 2.0
     weight_decay: float = 0.05
+    layer_decay: float | None = None
     clip: float = 5.0
     label_smoothing: float = 0.1
     drop_path_rate: float | None = None
@@ -112,6 +115,8 @@ class TrainConfig:
             value = getattr(self, field)
             if value is not None and not value >= 0:
                 raise ConfigError(f"{field}: got {value!r}, expected a number of at least 0")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"layer_decay: got {self.layer_decay!r}, expected a factor above 0, at most 1")
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out: got {self.held_out!r}, expected a fraction between 0 and 1")
         for field in ("label_smoothing", "drop_path_rate"):

@@ -205,7 +205,7 @@ class Run:
                 if s.product is not None:
                     module.set_kernel(product=s.product)
         self.model.to(here.device)
-        self.optimizer = adamw(self.model, s.weight_decay)
+        self.optimizer = adamw(self.model, s.weight_decay, s.layer_decay or 1.0)
         bf16_here = here.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.bf16 = s.precision == "bf16" or (s.precision == "auto" and bf16_here)
         self.identity = {
@@ -275,7 +275,7 @@ class Run:
             step, s.epochs * self.plan.steps, round(s.warmup_epochs * self.plan.steps), self.lr, s.min_lr
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)  # a run that was begun by an earlier version has none
         batches = [next(self.feed) for _ in parts]
         counts: dict[str, float] = {}
         for batch in batches:
