@@ -1,4 +1,4 @@
-"""Data sets: the built-in digits, or a folder of class folders."""
+"""Data sets: the built-in digits, a folder of class folders, tables."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from .digits import Digits, ImageArray, digits
 from .folder import ImageFolder, folder, image_suffixes, images_in, is_image
 from .sample import DataInfo, Dataset, Sample, Splits, Subset
 from .split import digest, hold_out, stratified_split, warnings
+from .table import Columns, Table, is_table, table
 
 __all__ = [
     "AUGMENTS",
     "Augment",
+    "Columns",
     "DataInfo",
     "Dataset",
     "Digits",
@@ -22,6 +24,7 @@ __all__ = [
     "Sample",
     "Splits",
     "Subset",
+    "Table",
     "digest",
     "digits",
     "folder",
@@ -29,19 +32,24 @@ __all__ = [
     "image_suffixes",
     "images_in",
     "is_image",
+    "is_table",
     "open",
     "stratified_split",
+    "table",
     "warnings",
 ]
 
 
 def open(
-    data: Splits | Dataset | str | Path, verify: bool = True, on_progress: Callable[[int, int], None] | None = None
+    data: Splits | Dataset | str | Path,
+    verify: bool = True,
+    on_progress: Callable[[int, int], None] | None = None,
+    columns: Columns = Columns(),  # noqa: B008  immutable
 ) -> Splits:
-    """Returns the data that DATA on the command line names: ``digits``, or the path of a folder of class folders.
+    """Returns the data that DATA on the command line names: ``digits``, or the path of a folder or a table.
 
     Splits are returned as they are; of a data set nothing is held out. The other arguments are those of
-    ``data.folder``.
+    ``data.folder`` and ``data.table``.
 
     Raises:
         DataError: the data is absent or unusable.
@@ -50,6 +58,8 @@ def open(
         return data
     if str(data) == "digits":
         return digits()
+    if isinstance(data, (str, Path)) and is_table(data):
+        return table(data, verify, on_progress, columns)
     if isinstance(data, (str, Path)):
         return folder(data, verify, on_progress)
     return Splits(data)

@@ -1,10 +1,11 @@
 """Reading and preparing what models look at: images."""
 
-from .image import MAX_PIXELS, ImageFile, ImageObject, convert, fit, picture, prepare, read, to_tensor
+from .image import MAX_PIXELS, ImageBytes, ImageFile, ImageObject, convert, fit, picture, prepare, read, to_tensor
 from .sheet import contact_sheet
 
 __all__ = [
     "MAX_PIXELS",
+    "ImageBytes",
     "ImageFile",
     "ImageObject",
     "contact_sheet",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import io
 import math
 import struct
 import threading
@@ -78,6 +79,23 @@ class ImageFile:
     def decode(self) -> Image.Image:
         """Returns the decoded image, upright. Raises DataError as ``read`` does."""
         return read(self.path)
+
+
+class ImageBytes(NamedTuple):
+    """An image file in memory.
+
+    Attributes:
+        data: the bytes of the file.
+        name: what to call it in messages.
+    """
+
+    data: bytes
+    name: str
+
+    def decode(self) -> Image.Image:
+        """Returns the decoded image, upright. Raises DataError as ``read`` does."""
+        with _opened(io.BytesIO(self.data), self.name) as image:
+            return _upright(image)
 
 
 class ImageObject(NamedTuple):
@@ -240,19 +258,22 @@ def _pillow_errors(name: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(file: str | Path | io.BytesIO, name: str = "") -> Iterator[Image.Image]:
     """The image of a file, not decoded yet. Raises DataError, also for what Pillow raises inside."""
-    path = Path(path)
-    with _pillow_errors(path):
-        if not path.is_file():
-            raise DataError(f"{path}: {'is a folder, expected an image' if path.is_dir() else 'there is no such file'}")
-        with _header(path) as image:
+    file = file if isinstance(file, io.BytesIO) else Path(file)
+    called = name or file
+    with _pillow_errors(str(called)):
+        if isinstance(file, Path) and not file.is_file():
+            raise DataError(f"{file}: {'is a folder, expected an image' if file.is_dir() else 'there is no such file'}")
+        with _header(file) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{path}: {image.width} x {image.height} pixels; more than {MAX_PIXELS:,} are refused")
+                raise DataError(
+                    f"{called}: {image.width} x {image.height} pixels; more than {MAX_PIXELS:,} are refused"
+                )
             yield image
 
 
-def _header(path: Path) -> Image.Image:
+def _header(path: Path | io.BytesIO) -> Image.Image:
     """The image of a file, not decoded; Pillow's warning of large images is left out, for our own limit."""
     with _FILTERS, warnings.catch_warnings():  # the filters are those of the whole process, so one thread at a time
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

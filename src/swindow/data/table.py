@@ -1,0 +1,353 @@
+"""Tables of images and classes: CSV, TSV, JSON lines, Parquet. Images are paths, or bytes as on dataset hubs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import DataError, nearest
+from ..media import ImageBytes, ImageFile
+from .sample import DataInfo, Sample, Splits
+from .split import digest
+
+SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
+IMAGES = ("image", "images", "img", "path", "file", "filename", "file_name", "filepath", "image_path", "image_id")
+LABELS = ("label", "labels", "class", "target", "category", "class_name", "label_name", "fine_label", "y")
+NAMES = "classes.txt"  # beside a table of numbers: the name of every class, one per line
+SPLIT = re.compile(r"(?P<split>[a-z]+)([-_.]\d+([-_]of[-_]\d+)?)?", re.IGNORECASE)  # train, train-00000-of-00002
+TRAINING, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "dev", "test", "testing")
+MOST_BAD = 0.1  # of all images; more unusable ones are an error
+
+
+class Columns(NamedTuple):
+    """The columns of a table that hold images and classes; None: they are guessed."""
+
+    image: str | None = None
+    label: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of one or several files, each an image with a class.
+
+    Attributes:
+        files: the tables; their rows follow one another.
+        column: the column that holds the images.
+        rows: (file, row) of every sample.
+        classes: the class of every sample, an index into ``info.class_names``.
+        info: what is known of the data.
+    """
+
+    files: tuple[str, ...]
+    column: str
+    rows: Sequence[tuple[int, int]]
+    classes: Sequence[int]
+    info: DataInfo
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Sample:
+        number, row = self.rows[i]
+        path = Path(self.files[number])
+        key = f"{path.name}:{row}"
+        return Sample(_media(_images(str(path), self.column)[row], path, key), self.classes[i], key)
+
+    def labels(self) -> np.ndarray:
+        """Returns the class of every image: (len,) int64."""
+        return np.asarray(self.classes, np.int64)
+
+    def fingerprint(self) -> str:
+        """Changes when names of classes, names of files, rows or labels do; a copy elsewhere has the same."""
+        names = [Path(file).name for file in self.files]
+        return digest(list(self.info.class_names), names, [list(row) for row in self.rows], list(self.classes))
+
+
+def is_table(path: str | Path) -> bool:
+    """Returns whether a path names a table, or a folder with a table for training."""
+    path = Path(path)
+    return path.suffix.lower() in SUFFIXES if path.is_file() else bool(_splits(path)[0])
+
+
+def table(
+    path: str | Path,
+    verify: bool = True,
+    on_progress: Callable[[int, int], None] | None = None,
+    columns: Columns = Columns(),  # noqa: B008  immutable
+) -> Splits:
+    """Returns the images of a table, or of the tables in a folder.
+
+    Images are paths, below the folder of the table, or bytes of image files (a binary column, or the ``image`` column
+    of dataset hubs). Classes are names or numbers from 0; numbers get names from the table's own description or from
+    ``classes.txt`` beside it. In a folder, ``train.parquet`` (or ``train-00000-of-00002.parquet``, ...) is to train on;
+    ``validation``, ``val`` or, without them, ``test`` is held out.
+
+    Args:
+        path: a .csv, .tsv, .jsonl or .parquet file (needs pyarrow), or a folder with some. CSV has a header.
+        verify: decode every image once now, so that broken ones are reported and skipped.
+        on_progress: called with the images verified so far and their number.
+        columns: those that hold images and classes; None: guessed by their names.
+
+    Raises:
+        DataError: a table is broken or has no such columns, a class is missing or no class, or more than 10 % of the
+            images are unusable.
+    """
+    path = Path(path)
+    training, held_out = ([path], []) if path.is_file() else _splits(path)
+    read = [[_read(file, columns) for file in files] for files in (training, held_out) if files]
+    names = _class_names(training[0], [one for files in read for one in files])
+    first = read[0][0]
+    info = DataInfo(
+        name=path.stem if path.is_file() else os.path.basename(os.path.abspath(path)),
+        class_names=names,
+        notes=(f"{first.path.name}: images from column {first.image!r}, classes from column {first.label!r}",),
+    )
+    found, skipped = [], []
+    for files in read:
+        whole = _joined(files, info)
+        bad = _problems(whole, on_progress) if verify else {}
+        skipped += list(bad.values())
+        kept = [i for i in range(len(whole)) if i not in bad]
+        rows, classes = [whole.rows[i] for i in kept], [whole.classes[i] for i in kept]
+        found.append(dataclasses.replace(whole, rows=rows, classes=classes))
+    _check(path, names, found[0])
+    info = dataclasses.replace(info, skipped=tuple(skipped))
+    return Splits(*(dataclasses.replace(one, info=info) for one in found))
+
+
+def _joined(files: Sequence[_Read], info: DataInfo) -> Table:
+    """The rows of several files as one table."""
+    numbers = {name: number for number, name in enumerate(info.class_names)}
+    rows, classes = [], []
+    for number, one in enumerate(files):
+        for row, label in enumerate(one.labels):
+            rows.append((number, row))
+            classes.append(_number(one, label, numbers, row))
+    if not rows:
+        raise DataError(f"{files[0].path}: has no rows; expected an image and a class in each")
+    return Table(tuple(str(one.path) for one in files), files[0].image, rows, classes, info)
+
+
+def _splits(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The tables of a folder to train on, and those that are held out."""
+    found: dict[str, list[Path]] = {}
+    places = [folder, folder / "data"] if folder.is_dir() else []
+    for file in sorted(file for place in places if place.is_dir() for file in place.iterdir() if file.is_file()):
+        match = SPLIT.fullmatch(file.stem)
+        if match and file.suffix.lower() in SUFFIXES:
+            found.setdefault(match["split"].lower(), []).append(file)
+    training = next((found[name] for name in TRAINING if name in found), [])
+    return training, next((found[name] for name in HELD_OUT if name in found), []) if training else []
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class _Read(NamedTuple):
+    """A table as far as it is read at first: which columns, and the class of every row."""
+
+    path: Path
+    image: str
+    label: str
+    labels: Sequence[Any]
+    names: tuple[str, ...] | None  # of the classes, where the table says them
+
+
+def _read(path: Path, columns: Columns) -> _Read:
+    known = _header(path)
+    image = _column(path, known, columns.image, IMAGES, "images")
+    label = _column(path, [name for name in known if name != image], columns.label, LABELS, "classes")
+    return _Read(path, image, label, _values(str(path), label), _names(path, label))
+
+
+def _column(path: Path, known: Sequence[str], asked: str | None, usual: Sequence[str], what: str) -> str:
+    """The column that is asked for, or the first usual name that is there, in any case of letters."""
+    if asked is not None:
+        if asked not in known:
+            raise DataError(f"{path}: has no column {asked!r}{nearest(asked, known)}; it has {', '.join(known)}")
+        return asked
+    lower = {name.lower(): name for name in reversed(known)}
+    found = next((lower[name] for name in usual if name in lower), None)
+    if found is None:
+        raise DataError(
+            f"{path}: no column is known to hold {what}; it has {', '.join(map(repr, known))}; say which holds images "
+            "and which classes (--image-column, --label-column)"
+        )
+    return found
+
+
+def _header(path: Path) -> list[str]:
+    if path.suffix.lower() == ".parquet":
+        return list(_parquet(path).schema_arrow.names)
+    rows = _rows(str(path))
+    if not rows:
+        raise DataError(f"{path}: has no rows; expected a header, and an image and a class in each row")
+    return list(rows[0])
+
+
+def _values(path: str, column: str) -> Sequence[Any]:
+    """A column of a table."""
+    if path.lower().endswith(".parquet"):
+        try:
+            return _parquet(Path(path)).read(columns=[column]).column(0).to_pylist()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: column {column!r} cannot be read ({error})") from error
+    return [row.get(column) for row in _rows(path)]
+
+
+def _images(path: str, column: str) -> Sequence[Any]:
+    """The column of images; of a Parquet file as Arrow holds it, in memory, once in a process."""
+    return _images_of(path, column, _stamp(path))
+
+
+@functools.lru_cache(maxsize=8)
+def _images_of(path: str, column: str, _: tuple[int, int]) -> Sequence[Any]:
+    if path.lower().endswith(".parquet"):
+        return _parquet(Path(path)).read(columns=[column]).column(0).combine_chunks()
+    return [row.get(column) for row in _rows(path)]
+
+
+def _parquet(path: Path) -> Any:
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise DataError(f"{path}: reading Parquet files needs pyarrow; try pip install 'swindow[table]'") from error
+    try:
+        return ParquetFile(path, memory_map=True)
+    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        raise DataError(f"{path}: not a whole Parquet file ({error})") from error
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """What changes when a file does: what was read of it before is not used then."""
+    try:
+        about = os.stat(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return about.st_mtime_ns, about.st_size
+
+
+def _rows(path: str) -> list[dict[str, Any]]:
+    """The rows of a text file."""
+    return _rows_of(path, _stamp(path))
+
+
+@functools.lru_cache(maxsize=8)
+def _rows_of(path: str, _: tuple[int, int]) -> list[dict[str, Any]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            if not path.lower().endswith(".jsonl"):
+                return list(csv.DictReader(file, delimiter="\t" if path.lower().endswith(".tsv") else ","))
+            rows = [json.loads(line) for line in file if line.strip()]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a table ({error})") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: expected one JSON object per line")
+    return rows
+
+
+def _names(path: Path, label: str) -> tuple[str, ...] | None:
+    """The names of classes in the description that dataset hubs put into Parquet files."""
+    if path.suffix.lower() != ".parquet":
+        return None
+    text = (_parquet(path).schema_arrow.metadata or {}).get(b"huggingface")
+    try:
+        names = json.loads(text)["info"]["features"][label]["names"] if text else None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return tuple(map(str, names)) if isinstance(names, list) else None
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def _class_names(path: Path, tables: Sequence[_Read]) -> tuple[str, ...]:
+    """Names of classes: as the table or ``classes.txt`` says, or as they stand in the table; else numbers."""
+    labels = [label for one in tables for label in one.labels]
+    if not all(_whole(label) is not None for label in labels):
+        return tuple(sorted({str(label) for label in labels if label not in (None, "")}))
+    known = next((one.names for one in tables if one.names), None)
+    beside = path.with_name(NAMES)
+    if known is None and beside.is_file():
+        known = tuple(line.strip() for line in beside.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    count = max((_whole(label) or 0 for label in labels), default=-1) + 1
+    if known is not None and len(known) < count:
+        raise DataError(f"{path}: has class {count - 1}, but there are {len(known)} names of classes")
+    return known if known is not None else tuple(map(str, range(count)))
+
+
+def _number(one: _Read, label: Any, numbers: Mapping[str, int], row: int) -> int:
+    whole = _whole(label)
+    if label in (None, "") or (whole is not None and whole < 0):
+        raise DataError(f"{one.path}: row {row} has class {label!r}, expected a name, or a number from 0")
+    name = str(label)
+    if name in numbers:
+        return numbers[name]
+    assert whole is not None, "every name was counted"
+    return whole
+
+
+def _whole(label: Any) -> int | None:
+    """A class as a number; None where it is a name."""
+    if isinstance(label, (int, np.integer)) and not isinstance(label, bool):
+        return int(label)
+    return int(label) if isinstance(label, str) and re.fullmatch(r"-?\d+", label) else None
+
+
+def _check(path: Path, names: Sequence[str], train: Table) -> None:
+    if len(names) < 2:
+        raise DataError(f"{path}: got {len(names)} class{'es' * (len(names) != 1)}, expected at least two")
+    missing = [name for number, name in enumerate(names) if number not in set(train.classes)]
+    if missing:
+        raise DataError(f"{path}: no usable images of class {', '.join(missing[:5])} to train on")
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def _media(value: Any, path: Path, key: str) -> ImageBytes | ImageFile:
+    """The handle of an image: of bytes, or of a path below the folder of the table."""
+    value = value.as_py() if hasattr(value, "as_py") else value
+    data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, value)
+    if isinstance(data, bytes):
+        return ImageBytes(data, key)
+    if isinstance(name, str) and name:
+        return ImageFile(str(path.parent / name))
+    raise DataError(f"{path}: {key} holds no image, got {str(value)[:60]!r}; expected a path or the bytes of a file")
+
+
+def _problems(data: Table, on_progress: Callable[[int, int], None] | None) -> dict[int, str]:
+    """The samples that cannot be used, and why. Decodes them all."""
+
+    def problem(i: int) -> str | None:
+        try:
+            data[i].media.decode()
+        except DataError as error:
+            return str(error)
+        return None
+
+    found = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(data), 1000):
+            for i, bad in zip(range(start, len(data)), pool.map(problem, range(start, min(start + 1000, len(data))))):
+                if bad is not None:
+                    found[i] = bad
+            if on_progress is not None:
+                on_progress(min(start + 1000, len(data)), len(data))
+    if len(found) > MOST_BAD * len(data):
+        raise DataError(
+            f"{data.files[0]}: {len(found)} of {len(data)} images are unusable, more than {MOST_BAD:.0%}; the first: "
+            + "; ".join(itertools.islice(found.values(), 3))
+        )
+    return found
