@@ -12,7 +12,9 @@ from .shared import (
     Data,
     Device,
     Ensemble,
+    ImageColumn,
     Json,
+    LabelColumn,
     Names,
     Output,
     Precision,
@@ -35,6 +37,8 @@ def evaluate(
     all: bool = False,
     held_out: Annotated[float | None, unset("FRACTION", "the images held out from training")] = None,
     seed: Annotated[int | None, unset("INT", "the images held out from training")] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     device: Device = "auto",
     precision: Precision = "fp32",
     save_mistakes: Annotated[Path | None, unset("DIR", "none is written")] = None,
@@ -54,15 +58,19 @@ def evaluate(
     Args:
         checkpoint: a file that swindow train wrote, or a classifier of any supported library (a file, a folder, or
             hf://org/name), or the name of published weights.
-        data: digits (built in), or a folder with one sub-folder of images per class.
+        data: digits (built in), a folder with one sub-folder of images per class, or a table (.csv, .tsv, .jsonl,
+            .parquet) of images and classes.
         batch_size: images per forward pass.
         all: measure on all images, those used for training included.
         held_out: measure on this fraction of the images of every class, drawn at random; needs --seed, and data
             without a split of its own.
         seed: the seed of that draw.
+        image_column: the column of a table that holds the images.
+        label_column: the column of a table that holds the classes.
         save_mistakes: write a contact sheet of the most certain mistakes, mistakes.png, into this folder.
         flip: average the probabilities of each image and its mirror image.
     """
+    from ..data import Columns
     from ..inference import evaluate as measure
 
     output = Output(json, quiet)
@@ -76,6 +84,7 @@ def evaluate(
             seed=seed,
             all=all,
             save_mistakes=save_mistakes,
+            columns=Columns(image_column, label_column),
             on_progress=lambda done, total: step("", done, total),
         )
     for skipped in found.skipped:

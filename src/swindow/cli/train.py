@@ -19,6 +19,8 @@ STATE = "state.pt"  # training.state.FILE; importing that module may be what was
 class Settings(TrainConfig):
     """The settings of a run, as the command line shows them."""
 
+    image_column: Annotated[str | None, unset("NAME", "guessed by its name")] = None
+    label_column: Annotated[str | None, unset("NAME", "guessed by its name")] = None
     variant: Annotated[str | None, unset("NAME")] = None
     weights: Annotated[Path | None, unset("CHECKPOINT")] = None
     lr: Annotated[float | None, unset("FLOAT")] = None
@@ -56,7 +58,8 @@ def train(
     torchrun --nproc_per_node 2 -m swindow train ...
 
     Args:
-        data: digits (built in), or a folder with one sub-folder of images per class; it may contain train/ and val/.
+        data: digits (built in); a folder with one sub-folder of images per class, or with train/ and val/ that have
+            them; or a table (.csv, .tsv, .jsonl, .parquet) of images and classes, or a folder with train.parquet, ....
         settings: how to train.
         overwrite: remove the files of an earlier run from the out folder and start from the beginning.
     """

@@ -103,6 +103,7 @@ def evaluate(
     all: bool = False,
     save_mistakes: str | Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    columns: data_.Columns = data_.Columns(),  # noqa: B008  immutable
 ) -> Evaluation:
     """Returns how good a model is on images it was not trained on, as far as that is known.
 
@@ -113,7 +114,8 @@ def evaluate(
     Args:
         model: a model, the path of a checkpoint, or a ``Predictor``, which can average over views and models. A model
             is not changed.
-        data: what ``data.open`` takes: ``digits`` or a folder of class folders; a data set; or data that is split.
+        data: what ``data.open`` takes: ``digits``, a folder of class folders, a table; a data set; or data that is
+            split.
         batch_size: images per forward pass.
         device: as in ``Predictor.open``.
         held_out, seed: the share of every class to measure on (fraction), and what decides which images these are,
@@ -121,6 +123,7 @@ def evaluate(
         all: measure on every image.
         save_mistakes: a folder, made if need be, for ``mistakes.png``: a contact sheet of the most certain mistakes.
         on_progress: called with the images done and their number.
+        columns: of a table, those that hold images and classes; None: guessed by their names.
 
     Raises:
         CheckpointError, DataError: as ``load`` and ``data.open``; DataError too where the classes differ, or no image
@@ -129,9 +132,9 @@ def evaluate(
         InputError: the model has no head, or takes no images.
     """
     predictor = model if isinstance(model, Predictor) else Predictor.open(model, device=device)
-    splits, trained = data_.open(data, verify=False), predictor.card.split
+    splits, trained = data_.open(data, verify=False, columns=columns), predictor.card.split
     if splits.held_out is None and trained is not None and trained.fingerprint != splits.train.fingerprint():
-        splits = data_.open(data)  # training may have left out broken images
+        splits = data_.open(data, columns=columns)  # training may have left out broken images
     info = splits.train.info
     outputs, names = predictor.views.task.outputs_of(info), predictor.views.task.class_names
     assert names is not None

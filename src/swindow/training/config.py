@@ -54,6 +54,8 @@ class TrainConfig:
             by default what suits the data.
         cutmix: put a rectangle of one training image into another: alpha as of mixup, 0 for none; by default what
             suits the data. Where both are above 0, each is taken for half of the batches.
+        image_column: the column of a table that holds the images; by default guessed by its name.
+        label_column: the column of a table that holds the classes; by default guessed by its name.
         held_out: fraction of the images of each class that is used for evaluation and not for training; ignored where
             the data has a split of its own.
         seed: seed of the split, the initial weights, the order of the images and all augmentation.
@@ -89,6 +91,8 @@ class TrainConfig:
     erase: float | None = None
     mixup: float | None = None
     cutmix: float | None = None
+    image_column: str | None = None
+    label_column: str | None = None
     held_out: float = 0.2
     seed: int = 0
     device: str = "auto"

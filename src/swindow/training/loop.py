@@ -106,7 +106,8 @@ def train(
         stack.callback(progress.finished)
         here.on_first(lambda: stack.enter_context(folder.held(settings.out)))
         start = None if settings.weights is None else load_parts(settings.weights)
-        info = data_.open(data, verify=False).train.info
+        columns = data_.Columns(settings.image_column, settings.label_column)
+        info = data_.open(data, verify=False, columns=columns).train.info
         task, lr, why = chosen(task, settings, info, start)  # first: wrong settings are found before images are decoded
         splits, held_out = opened(data, settings, progress)
         check_split(start, held_out)
@@ -126,7 +127,8 @@ def opened(
     data: Splits | Dataset | str | Path, settings: TrainConfig, progress: Progress
 ) -> tuple[Splits, HeldOut | None]:
     """Returns the data in two, and what was held out of it here; None where it has a split of its own."""
-    splits = data_.open(data, settings.verify, progress.verified)
+    columns = data_.Columns(settings.image_column, settings.label_column)
+    splits = data_.open(data, settings.verify, progress.verified, columns)
     if splits.held_out is not None:
         return splits, None
     whole = splits.train
