@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -85,7 +86,20 @@ def prepared(tmp_path_factory):
         shutil.copy(desk / "swin_tiny_patch4_window7_224.pth", place)
     make_folder(desk / "imagenet" / "val", classes=("n01440764", "n02123045"))
     shutil.copy(desk / "a.jpg", desk / "cat.jpg")
+    tables(desk)
     return desk
+
+
+def tables(desk):
+    """The photos as a table of paths, and as Parquet files of a data set with a split."""
+    photos = sorted((desk / "photos").rglob("*.*"))
+    rows = "".join(f"{photo.relative_to(desk).as_posix()},{photo.parent.name}\n" for photo in photos)
+    (desk / "labels.csv").write_text(f"file,species\n{rows}", encoding="utf-8")
+    (desk / "cifar10").mkdir()
+    images = [{"bytes": photo.read_bytes(), "path": None} for photo in photos]
+    for split in ("train", "test"):
+        found = pyarrow.table({"image": images, "label": [photo.parent.name for photo in photos]})
+        pyarrow.parquet.write_table(found, desk / "cifar10" / f"{split}.parquet")
 
 
 @pytest.fixture

@@ -182,6 +182,11 @@ def test_files_that_are_no_tables(name, content, message, tmp_path):
         data.open(tmp_path / name)
 
 
+def test_a_table_that_is_absent(tmp_path):
+    with pytest.raises(DataError, match=r"labels.csv: there is no such file"):
+        data.open(tmp_path / "labels.csv")
+
+
 def test_an_image_that_is_neither_a_path_nor_bytes(tmp_path):
     path = write_text(tmp_path / "t.jsonl", [{"image": 5, "label": 0}, {"image": None, "label": 1}])
     with pytest.raises(DataError, match=r"t.jsonl:0 holds no image, got '5'; expected a path or the bytes"):

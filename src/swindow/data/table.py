@@ -75,9 +75,9 @@ class Table:
 
 
 def is_table(path: str | Path) -> bool:
-    """Returns whether a path names a table, or a folder with a table for training."""
+    """Returns whether a path names a table, by its suffix, or a folder with a table for training."""
     path = Path(path)
-    return path.suffix.lower() in SUFFIXES if path.is_file() else bool(_splits(path)[0])
+    return bool(_splits(path)[0]) if path.is_dir() else path.suffix.lower() in SUFFIXES
 
 
 def table(
@@ -104,12 +104,14 @@ def table(
             images are unusable.
     """
     path = Path(path)
-    training, held_out = ([path], []) if path.is_file() else _splits(path)
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file")
+    training, held_out = _splits(path) if path.is_dir() else ([path], [])
     read = [[_read(file, columns) for file in files] for files in (training, held_out) if files]
     names = _class_names(training[0], [one for files in read for one in files])
     first = read[0][0]
     info = DataInfo(
-        name=path.stem if path.is_file() else os.path.basename(os.path.abspath(path)),
+        name=os.path.basename(os.path.abspath(path)) if path.is_dir() else path.stem,
         class_names=names,
         notes=(f"{first.path.name}: images from column {first.image!r}, classes from column {first.label!r}",),
     )
