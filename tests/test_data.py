@@ -15,7 +15,7 @@ from PIL import Image
 from helpers.folders import make_folder
 from swindow import data
 from swindow.card import HeldOut, Preprocess
-from swindow.data.augment import affine, none, photo
+from swindow.data.augment.geometric import affine, none, photo
 from swindow.errors import DataError
 
 
