@@ -60,8 +60,12 @@ def test_the_kernel_is_proven_and_the_part_goes_on_where_it_stopped(run_gpu, tmp
 
 @pytest.mark.slow
 def test_speed_and_profile(run_gpu, tmp_path):
-    lines = run_gpu("--part", "speed", "--part", "profile").splitlines()
-    assert sum("times timm compiled" in line for line in lines) == 8  # two libraries, two ways, twice
+    for _ in range(4):  # what a part's time limit leaves undone on a slow machine, the next call does
+        lines = run_gpu("--part", "speed", "--part", "profile").splitlines()
+        compared = sum("times timm compiled" in line for line in lines)
+        if compared == 8:
+            break
+    assert compared == 8  # two libraries, two ways, twice
     page = (tmp_path / "out" / "speed.md").read_text()
     assert "| timm eager |" in page
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"speed.json", "speed.md", "profile.md"}
