@@ -121,6 +121,16 @@ def test_folders_of_tables(tmp_path):
     assert not data.is_table(tmp_path / "nothing")
 
 
+def test_class_folders_are_read_also_where_a_table_lies_beside_them(photos, tmp_path):
+    root = tmp_path / "root"
+    for name in ("cat", "dog"):
+        (root / "train" / name).mkdir(parents=True)
+        picture(0).save(root / "train" / name / "a.png")
+    write_text(root / "train.csv", photos)
+    assert not data.is_table(root)
+    assert data.open(root).train.info.class_names == ("cat", "dog")
+
+
 def test_columns_are_given(photos, tmp_path):
     rows = [{"what": row["class"], "where": row["file"], "number": i} for i, row in enumerate(photos)]
     path = write_text(tmp_path / "t.csv", rows)

@@ -144,7 +144,8 @@ def _joined(files: Sequence[_Read], info: DataInfo) -> Table:
 def _splits(folder: Path) -> tuple[list[Path], list[Path]]:
     """The tables of a folder to train on, and those that are held out."""
     found: dict[str, list[Path]] = {}
-    places = [folder, folder / "data"] if folder.is_dir() else []
+    classes = any(entry.is_dir() for name in TRAINING for entry in (folder / name).glob("*"))
+    places = [folder, folder / "data"] if folder.is_dir() and not classes else []  # a table beside class folders: no
     for file in sorted(file for place in places if place.is_dir() for file in place.iterdir() if file.is_file()):
         match = SPLIT.fullmatch(file.stem)
         if match and file.suffix.lower() in SUFFIXES:
@@ -310,7 +311,8 @@ def _whole(label: Any) -> int | None:
 def _check(path: Path, names: Sequence[str], train: Table) -> None:
     if len(names) < 2:
         raise DataError(f"{path}: got {len(names)} class{'es' * (len(names) != 1)}, expected at least two")
-    missing = [name for number, name in enumerate(names) if number not in set(train.classes)]
+    present = set(train.classes)
+    missing = [name for number, name in enumerate(names) if number not in present]
     if missing:
         raise DataError(f"{path}: no usable images of class {', '.join(missing[:5])} to train on")
 
