@@ -279,7 +279,7 @@ def test_other_commands_that_are_stopped_say_no_more(number, status):
 def test_what_is_said_of_going_on_is_true(overwrite, begun, saved, file, expected, run, monkeypatch, tmp_path):
     def train(data, settings, *, overwrite, progress):
         if begun:
-            progress.started(20, 0)
+            progress.started(20, 0, 2)
         if saved is not None:
             progress.saved(saved)
         if file:
@@ -384,12 +384,12 @@ def progress(monkeypatch, terminal):
     clock, text = Clock(), io.StringIO()
     monkeypatch.setattr(console, "time", clock)
     monkeypatch.setattr(console, "QUIET", 0.05)
-    return console.ConsoleProgress(Console(file=text, force_terminal=terminal, width=150), epochs=10), clock, text
+    return console.ConsoleProgress(Console(file=text, force_terminal=terminal, width=150)), clock, text
 
 
 def test_the_time_left_is_that_of_all_epochs_with_their_evaluation(monkeypatch):
     shown, clock, text = progress(monkeypatch, terminal=True)
-    shown.started(steps=1000, done=100)
+    shown.started(steps=1000, done=100, epochs=10)
     clock.now += 60  # a hundred steps, their evaluation included
     shown.step(200, {"loss": 1.5, "accuracy": 0.25}, 320.0)
     shown.finished()
@@ -400,7 +400,7 @@ def test_the_time_left_is_that_of_all_epochs_with_their_evaluation(monkeypatch):
 def test_without_a_terminal_a_line_comes_now_and_then_however_long_a_step_takes(monkeypatch):
     assert console.QUIET <= 60
     shown, clock, text = progress(monkeypatch, terminal=False)
-    shown.started(steps=1000, done=0)
+    shown.started(steps=1000, done=0, epochs=10)
     shown.step(10, {"loss": 1.5}, 320.0)
     shown.evaluated(3, 12)
     assert text.getvalue() == ""
@@ -422,7 +422,7 @@ def test_the_line_that_comes_now_and_then_ends_quietly_where_nothing_reads(monke
 
     shown.console = Output().console
     shown.console.file = Broken()
-    shown.started(steps=1000, done=0)
+    shown.started(steps=1000, done=0, epochs=10)
     shown.step(10, {"loss": 1.5}, 320.0)
     clock.now += 1
     shown.clock.join(timeout=30)

@@ -6,9 +6,11 @@ Imports no torch, so that the command line can read a card at once.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
+import pickle
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from .errors import ConfigError
@@ -241,6 +243,18 @@ def preprocessing(card: ModelCard | None, size: int | tuple[int, ...] = 224, cha
         (256, 256)
     """
     return card.preprocess if card and card.preprocess else Preprocess.default(size, channels)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Returns a name for a picklable function or object, which changes where what it does changes with its settings."""
+    kind = function if isinstance(function, type) or hasattr(function, "__qualname__") else type(function)
+    try:
+        digits = hashlib.sha256(pickle.dumps(function)).hexdigest()[:8]
+    except (pickle.PicklingError, AttributeError, TypeError) as error:  # what pickle raises for lambdas, locks, ...
+        raise ConfigError(
+            f"augment: got {function!r}, which cannot be sent to another process ({error}); try a function of a module"
+        ) from error
+    return f"{kind.__module__}.{kind.__qualname__} {digits}"
 
 
 def _part(kind: type[Any], name: str, values: Any) -> Any:

@@ -23,14 +23,13 @@ class ConsoleProgress(Progress):
 
     Args:
         console: where to.
-        epochs: of the run.
 
     Attributes:
         saved_step: the step that a stopped run goes on from; None before training begins.
     """
 
-    def __init__(self, console: Console, epochs: int) -> None:
-        self.console, self.epochs = console, epochs
+    def __init__(self, console: Console) -> None:
+        self.console, self.epochs = console, 0
         self.bars = bars.Progress(
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
@@ -57,8 +56,9 @@ class ConsoleProgress(Progress):
         if done == files:
             self._remove()
 
-    def started(self, steps: int, done: int) -> None:
+    def started(self, steps: int, done: int, epochs: int) -> None:
         """Draws the bar."""
+        self.epochs = epochs
         if 0 < done < steps:
             self._say(f"going on after step {done} of {steps}")
         if done == steps:

@@ -23,7 +23,10 @@ from ..errors import ConfigError, SwindowError, nearest
 
 # The summaries are the first lines of the functions' docstrings.
 COMMANDS = {
-    "train": {"train": "Train a classifier on images, from scratch or from a checkpoint."},
+    "train": {
+        "train": "Train a classifier on images, from scratch or from a checkpoint.",
+        "recipes": "List the recipes: settings that suit a kind of data.",
+    },
     "use": {
         "predict": "Predict the classes of images.",
         "evaluate": "Measure a trained model on images that it was not trained on.",

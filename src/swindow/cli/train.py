@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import Fixed, OmitArgPrefixes, Suppress, arg
 
 from ..console import ConsoleProgress
 from ..training.config import TrainConfig  # imports no torch; what does is imported inside the commands
@@ -15,40 +15,61 @@ from .shared import Data, Json, Output, Quiet, unset
 STATE = "state.pt"  # training.state.FILE; importing that module may be what was interrupted
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings(TrainConfig):
-    """The settings of a run, as the command line shows them."""
+NAMES = {  # what stands for the value of an option, where it is not INT, FLOAT, ...
+    "recipe": "NAME", "variant": "NAME", "weights": "CHECKPOINT", "optimizer": "NAME", "image_size": "PIXELS",
+    "value_range": "BLACK WHITE", "augment": "{photo,crop,affine,none}", "image_column": "NAME",
+    "label_column": "NAME", "limit": "IMAGES",
+}  # fmt: skip
+OTHERWISE = {  # what is used where an option is not given, where it is not what the recipe says
+    "recipe": "the data decides", "weights": "random", "head_lr": "as lr", "frozen_stages": "train all",
+    "patience": "train all epochs", "image_column": "guessed by its name", "label_column": "guessed by its name",
+    "limit": "all", "fraction": "all", "product": "what suits the processor", "workers": "what suits the data",
+    "value_range": "by type", "image_size": "as the weights, else the recipe",
+    "variant": "the recipe's",
+}  # fmt: skip
+VERIFY = arg(  # its flag is --no-verify
+    help="do not decode every image once before training; a broken image then ends the run when it is read.",
+    help_behavior_hint="(by default broken images are found before training, reported and skipped)",
+)
 
-    image_column: Annotated[str | None, unset("NAME", "guessed by its name")] = None
-    label_column: Annotated[str | None, unset("NAME", "guessed by its name")] = None
-    variant: Annotated[str | None, unset("NAME")] = None
-    weights: Annotated[Path | None, unset("CHECKPOINT")] = None
-    lr: Annotated[float | None, unset("FLOAT")] = None
-    drop_path_rate: Annotated[float | None, unset("FRACTION")] = None
-    image_size: Annotated[int | None, unset("PIXELS")] = None
-    value_range: Annotated[tuple[float, float] | None, unset("BLACK WHITE")] = None
-    auto_augment: Annotated[
-        Literal["none", "randaugment", "trivialaugment"] | None, unset("{none,randaugment,trivialaugment}")
-    ] = None
-    layer_decay: Annotated[float | None, unset("FACTOR", "the same rate everywhere")] = None
-    erase: Annotated[float | None, unset("FRACTION")] = None
-    mixup: Annotated[float | None, unset("FLOAT")] = None
-    cutmix: Annotated[float | None, unset("FLOAT")] = None
-    product: Annotated[Literal["torch", "onednn"] | None, unset("{torch,onednn}")] = None
-    workers: Annotated[int | None, unset("INT")] = None
-    verify: Annotated[  # its flag is --no-verify
-        bool,
-        arg(
-            help="do not decode every image once before training; a broken image then ends the run when it is read.",
-            help_behavior_hint="(by default broken images are found before training, reported and skipped)",
-        ),
-    ] = True
+
+def _options() -> type[TrainConfig]:
+    """The settings of a run as the command line shows them: what None stands for is said in words."""
+    hints = get_type_hints(TrainConfig)
+    shown: list[tuple[str, Any, Any]] = []
+    for field in dataclasses.fields(TrainConfig):
+        kind, name = hints[field.name], field.name
+        if name == "augment":
+            kind = Literal["photo", "crop", "affine", "none"] | None
+        if name == "optimizer_options":
+            shown.append((name, Annotated[kind, Fixed, Suppress], None))
+        elif name == "verify":
+            shown.append((name, Annotated[bool, VERIFY], True))
+        elif field.default is None:
+            one = next(part for part in get_args(kind) if part is not type(None))
+            of = NAMES.get(name) or (
+                f"{{{','.join(get_args(one))}}}"
+                if get_origin(one) is Literal
+                else getattr(one, "__name__", "VALUE").upper()
+            )
+            shown.append((name, Annotated[kind, unset(of, OTHERWISE.get(name, "the recipe's"))], None))
+    made = dataclasses.make_dataclass("Settings", shown, bases=(TrainConfig,), frozen=True)
+    made.__doc__ = TrainConfig.__doc__
+    return made
+
+
+if TYPE_CHECKING:
+    Settings = TrainConfig
+else:
+    Settings = _options()
 
 
 def train(
     data: Data,
-    settings: OmitArgPrefixes[Settings] = Settings(),
+    settings: OmitArgPrefixes[Settings] = Settings(),  # noqa: B008  immutable
     overwrite: bool = False,
+    allow_changes: bool = False,
+    show_batch: Annotated[Path | None, unset("PNG", "train")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -62,13 +83,23 @@ def train(
             them; or a table (.csv, .tsv, .jsonl, .parquet) of images and classes, or a folder with train.parquet, ....
         settings: how to train.
         overwrite: remove the files of an earlier run from the out folder and start from the beginning.
+        allow_changes: go on with the run in the out folder also where epochs, learning rates, augmentation or other
+            settings that do not change the model are new.
+        show_batch: do not train; draw the first batch after all random changes.
     """
     output = Output(json, quiet)
-    progress = ConsoleProgress(output.console, settings.epochs)
+    if show_batch is not None:
+        from ..training.preview import show_batch as show
+
+        output.say(show(data, settings, show_batch))
+        output.result(f"made {show_batch}: the first batch of training images, after all random changes")
+        output.put({"picture": str(show_batch)})
+        return 0
+    progress = ConsoleProgress(output.console)
     try:
         from ..training import train as run
 
-        result = run(data, settings, overwrite=overwrite, progress=progress)
+        result = run(data, settings, overwrite=overwrite, allow_changes=allow_changes, progress=progress)
     except KeyboardInterrupt as stop:
         raise type(stop)(*_going_on(settings.out, progress.saved_step, overwrite)) from None
     best = result.best
@@ -77,7 +108,8 @@ def train(
         f"(best {best['accuracy']:.4f}, epoch {best['epoch']})"
     )
     output.say(
-        f"made in {result.out}: model.safetensors (last epoch), best.safetensors, metrics.jsonl, curves.png, "
+        f"made in {result.out}: model.safetensors (last epoch), best.safetensors, "
+        f"{'ema.safetensors, ' if (result.out / 'ema.safetensors').exists() else ''}metrics.jsonl, curves.png, "
         "confusion.png, state.pt"
     )
     output.say(f"next: swindow predict {result.out / 'model.safetensors'} IMAGE")

@@ -9,7 +9,7 @@ from .augment import AUGMENTS, Augment
 from .digits import Digits, ImageArray, digits
 from .folder import ImageFolder, folder, image_suffixes, images_in, is_image
 from .sample import DataInfo, Dataset, Sample, Splits, Subset
-from .split import digest, hold_out, stratified_split, warnings
+from .split import balanced, digest, hold_out, limited, stratified_split, warnings
 from .table import Columns, Table, is_table, table
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Splits",
     "Subset",
     "Table",
+    "balanced",
     "digest",
     "digits",
     "folder",
@@ -33,6 +34,7 @@ __all__ = [
     "images_in",
     "is_image",
     "is_table",
+    "limited",
     "open",
     "stratified_split",
     "table",

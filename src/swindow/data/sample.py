@@ -34,7 +34,7 @@ class DataInfo:
         task: the name of the task that it suits.
         class_names: names of the classes, in the order of their numbers.
         channels: channels of its images, 1 (grey) or 3 (RGB).
-        recipe: the entry of ``training.recipes`` that suits it.
+        recipe: the entry of ``training.recipes`` that suits it; None: it follows from size and number of the images.
         in_memory: whether samples cost next to nothing to decode; worker processes would only slow reading down.
         skipped: the files that cannot be used, each with the reason.
         ignored: number of files without the suffix of an image, which are left out.
@@ -45,7 +45,7 @@ class DataInfo:
     task: str = "classify"
     class_names: tuple[str, ...] = ()
     channels: int = 3
-    recipe: str = "photos"
+    recipe: str | None = None
     in_memory: bool = False
     skipped: tuple[str, ...] = ()
     ignored: int = 0

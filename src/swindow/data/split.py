@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..card import HeldOut
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .sample import Dataset, Splits, Subset
 
 UNEQUAL = 10  # times as many training images in the largest class as in the smallest: accuracy hides the small ones
@@ -61,6 +61,44 @@ def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple
         held_out += np.random.default_rng((seed, int(c))).permutation(members)[:count].tolist()
     chosen = set(held_out)
     return [i for i in range(len(labels)) if i not in chosen], sorted(chosen)
+
+
+def limited(data: Splits, limit: int | None, fraction: float | None, seed: int) -> Splits:
+    """Returns fewer samples of data, evenly from all classes.
+
+    Args:
+        data: what to train on and what is held out.
+        limit: at most so many samples of each; None: all.
+        fraction: so much of the training samples; None: all.
+        seed: decides which samples.
+    """
+
+    def some(dataset: Dataset, share: float) -> Dataset:
+        if share >= 1:
+            return dataset
+        labels = dataset.labels()
+        of = [0] * len(dataset) if labels is None else labels.tolist()
+        _, chosen = stratified_split(of, share, seed)
+        return Subset(dataset, tuple(chosen))
+
+    def share(dataset: Dataset) -> float:
+        return 1.0 if limit is None else limit / len(dataset)
+
+    held_out = None if data.held_out is None else some(data.held_out, share(data.held_out))
+    return Splits(some(data.train, min(share(data.train), fraction or 1.0)), held_out)
+
+
+def balanced(dataset: Dataset) -> np.ndarray:
+    """Returns a probability for every sample (samples,), with which all classes are drawn equally often.
+
+    Raises:
+        ConfigError: the samples have no classes.
+    """
+    labels = dataset.labels()
+    if labels is None:
+        raise ConfigError(f"balance: got data without classes ({dataset.info.name}), expected images with classes")
+    counts = np.bincount(labels)
+    return 1 / (counts[labels] * (counts > 0).sum())
 
 
 def warnings(data: Splits) -> list[str]:

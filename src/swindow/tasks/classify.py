@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from ..card import ModelCard, Preprocess, preprocessing
+from ..card import ModelCard, Preprocess, name_of, preprocessing
 from ..checkpoints import Parts, adapted
 from ..class_names import imagenet_1k, numbers
 from ..config import SwinConfig
 from ..data import AUGMENTS, DataInfo, Sample
-from ..data.augment import POLICIES, erase, mix
+from ..data.augment import POLICIES, called, color_jitter, erase, mix
 from ..errors import ConfigError, DataError, InputError, shortened
 from ..media import prepare, to_tensor
 from ..models import SwinTransformer, create
@@ -39,31 +40,41 @@ class ClassifySettings:
         variant: the architecture of a new model; weights to start from bring their own.
         drop_path_rate: stochastic depth of the last block (fraction); None: as in the variant or the weights.
         preprocess: how an image becomes the model's input.
-        augment: the augmentation of training images, one of ``data.AUGMENTS``.
+        frozen_stages: as of SwinConfig, in training only; None: everything is trained.
+        linear_probe: only the head is trained.
+        augment: the augmentation of training images, one of ``data.AUGMENTS``, or a function (``data.augment.called``).
+        color_jitter: how much brightness, contrast and saturation of training images change (``augment.color_jitter``).
         auto_augment: what else is changed at random in training images, one of ``data.POLICIES``.
         erase: probability that a rectangle of a training image becomes noise (fraction).
         mixup, cutmix: alpha of the Beta distribution of the share with which training images are mixed; 0: not mixed.
         label_smoothing: share of the target spread over all classes (fraction).
+        class_weights: what the loss of an image is multiplied with, by its class; None: 1.
     """
 
     variant: str | None = None
     drop_path_rate: float | None = None
     preprocess: Preprocess = Preprocess()  # noqa: RUF009  frozen
-    augment: str = "none"
+    frozen_stages: int | None = None
+    linear_probe: bool = False
+    augment: str | Callable[[Any], Any] = "none"
+    color_jitter: float = 0.0
     auto_augment: str = "none"
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.augment not in AUGMENTS:
-            raise ConfigError(f"augment: got {self.augment!r}, expected one of {', '.join(AUGMENTS)}")
+        if not callable(self.augment) and self.augment not in AUGMENTS:
+            raise ConfigError(f"augment: got {self.augment!r}, expected one of {', '.join(AUGMENTS)}, or a function")
+        if callable(self.augment) and (self.color_jitter or self.auto_augment != "none"):
+            raise ConfigError("got a function for augment, and color_jitter or auto_augment; expected only one of them")
         if self.auto_augment not in POLICIES:
             raise ConfigError(f"auto_augment: got {self.auto_augment!r}, expected one of {', '.join(POLICIES)}")
         if not 0 <= self.erase <= 1:
             raise ConfigError(f"erase: got {self.erase!r}, expected a probability from 0 to 1")
-        for name in ("mixup", "cutmix"):
+        for name in ("mixup", "cutmix", "color_jitter"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}: got {getattr(self, name)!r}, expected a finite number of at least 0")
         if self.variant is not None:
@@ -131,15 +142,22 @@ class Classify:
             InputError: the model takes no images.
         """
         s, classes = self.settings, len(info.class_names)
-        rate: dict[str, Any] = {} if s.drop_path_rate is None else {"drop_path_rate": s.drop_path_rate}
+        if parts is None and s.variant is None:
+            raise ConfigError("classify: got neither a variant nor weights, expected one of them")
+        config = parts.config if parts else variant_config(s.variant or "")
+        stages = len(config.depths) if s.linear_probe else -1 if s.frozen_stages is None else s.frozen_stages
+        fields: dict[str, Any] = {"num_classes": classes, "frozen_stages": stages}
+        if s.drop_path_rate is not None:
+            fields["drop_path_rate"] = s.drop_path_rate
         if parts is None:
-            if s.variant is None:
-                raise ConfigError("classify: got neither a variant nor weights, expected one of them")
-            return create(s.variant, num_classes=classes, in_chans=s.preprocess.channels, **rate)
-        check_takes_images(parts.config)
-        parts = adapted(parts, {"num_classes": classes, **UNUSED, **rate})
-        model = assemble(parts.config, {name: tensor.clone() for name, tensor in parts.tensors.items()})
-        model.load_report = parts.report
+            model = create(s.variant or "", in_chans=s.preprocess.channels, **fields)
+        else:
+            check_takes_images(parts.config)
+            parts = adapted(parts, {**fields, **UNUSED})
+            model = assemble(parts.config, {name: tensor.clone() for name, tensor in parts.tensors.items()})
+            model.load_report = parts.report
+        if s.linear_probe:
+            model.norm.requires_grad_(False)
         return model
 
     def transform(self, sample: Sample, rng: np.random.Generator | None, train: bool) -> list[Example]:
@@ -147,12 +165,26 @@ class Classify:
         how, image = self.settings.preprocess, sample.media.decode()
         if train:
             assert rng is not None
-            image = AUGMENTS[self.settings.augment](image, how, rng)
-            image = POLICIES[self.settings.auto_augment](image, how, rng)
-            x = erase(to_tensor(image, how), self.settings.erase, rng) if self.settings.erase else to_tensor(image, how)
+            x = self._augmented(image, rng)
         else:
             x = prepare(image, how)
         return [Example({"x": x}, sample.target, {"key": sample.key})]
+
+    def _augmented(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
+        """A training image as the model takes it, changed at random."""
+        s, how = self.settings, self.settings.preprocess
+        if callable(s.augment):
+            x = called(s.augment, image, how, rng)
+        else:
+            image = AUGMENTS[s.augment](image, how, rng)
+            image = color_jitter(image, s.color_jitter, rng) if s.color_jitter else image
+            x = to_tensor(POLICIES[s.auto_augment](image, how, rng), how)
+        return erase(x, s.erase, rng) if s.erase else x
+
+    def plain(self) -> Classify:
+        """Returns the task with geometric changes of training images only."""
+        off: dict[str, Any] = {"color_jitter": 0.0, "auto_augment": "none", "erase": 0.0, "mixup": 0.0, "cutmix": 0.0}
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, **off))
 
     def collate(self, examples: Sequence[Example], rng: np.random.Generator | None, train: bool) -> Batch:
         """Returns images (B, C, H, W) and their classes (B,), -1 where not known; ``Mixed`` where images are mixed."""
@@ -165,6 +197,20 @@ class Classify:
         x, share = mix(x, self.settings.mixup, self.settings.cutmix, rng)
         return Batch({"x": x}, Mixed(targets, targets.flip(0), share), metas)
 
+    def pictures(self, batch: Batch, class_names: Sequence[str]) -> list[tuple[Image.Image, tuple[str, ...]]]:
+        """Returns the images of a training batch for people to look at, each with its class or classes."""
+        how, targets = self.settings.preprocess, batch.targets
+        found = targets if isinstance(targets, Mixed) else Mixed(targets, targets, 1.0)
+        mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (how.mean, how.std))
+        pictures: list[tuple[Image.Image, tuple[str, ...]]] = []
+        for x, own, other in zip(batch.inputs["x"], found.targets.tolist(), found.others.tolist(), strict=True):
+            pixels = ((x * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()  # (H, W, C)
+            image = Image.fromarray(pixels.squeeze()).convert("RGB")
+            shares = [(own, found.share), (other, 1 - found.share)] if found.share < 1 else [(own, 1.0)]
+            lines = [f"{class_names[c]}{f' {share:.0%}' if len(shares) > 1 else ''}" for c, share in shares]
+            pictures.append((image, (", ".join(lines),)))
+        return pictures
+
     def units(self, batch: Batch) -> dict[str, float]:
         """Returns the number of images."""
         return {"images": len(batch)}
@@ -175,13 +221,20 @@ class Classify:
         Of mixed images it is that of both classes, by their shares; right is the class with the larger share.
         """
         found = batch.targets if isinstance(batch.targets, Mixed) else Mixed(batch.targets, batch.targets, 1.0)
-        logits, smoothing = outputs.float(), self.settings.label_smoothing
-        loss = F.cross_entropy(logits, found.targets, label_smoothing=smoothing, reduction="sum")
+        logits = outputs.float()
+        loss = self._cross_entropy(logits, found.targets)
         if found.share < 1:
-            other = F.cross_entropy(logits, found.others, label_smoothing=smoothing, reduction="sum")
-            loss = found.share * loss + (1 - found.share) * other
+            loss = found.share * loss + (1 - found.share) * self._cross_entropy(logits, found.others)
         right = (outputs.argmax(-1) == (found.targets if found.share >= 0.5 else found.others)).sum()
         return {"loss": (loss, "images"), "accuracy": (right, "images")}
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum over a batch."""
+        smoothing, weights = self.settings.label_smoothing, self.settings.class_weights
+        if weights is None:
+            return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
+        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")  # (B,)
+        return (loss * torch.tensor(weights, device=loss.device)[targets]).sum()
 
     def decode(self, outputs: Tensor, metas: Sequence[Mapping[str, Any]]) -> list[Tensor]:
         """Returns the logarithms of the probabilities of all classes: (classes,) fp32 on the CPU for every image."""
@@ -214,7 +267,7 @@ class Classify:
         for field in dataclasses.fields(self.settings):
             value = getattr(self.settings, field.name)
             if field.name != "preprocess" and value != field.default:
-                given[field.name] = value
+                given[field.name] = name_of(value) if callable(value) else value
         return ModelCard(
             task=self.name,
             settings=given,

@@ -14,7 +14,7 @@ import types
 from collections.abc import Iterable, Iterator
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,16 +25,26 @@ from ..data import Dataset
 from ..errors import ConfigError, SwindowError, TrainingError
 from ..tasks import Batch, Task
 
+T = TypeVar("T")
+
 # Streams of random numbers, each seeded by (seed, stream, ...): order of samples, changes to a sample, the model's own,
 # changes to a batch.
 ORDER, CHANGE, MODEL, MIX = range(4)
 
 
 class Work(NamedTuple):
-    """What one batch is made of: samples of the training or the held-out data, and its place in the run."""
+    """What one batch is made of, and its place in the run.
+
+    Attributes:
+        train: whether its samples are of the training or the held-out data.
+        indices: which samples.
+        repeats: of each, how often it came before in this epoch.
+        epoch, step, part: the place, each from 0.
+    """
 
     train: bool
     indices: list[int]
+    repeats: list[int]
     epoch: int = 0
     step: int = 0
     part: int = 0
@@ -52,6 +62,8 @@ class Plan:
         epochs: passes over the training samples.
         seed: decides their order.
         rank, world_size: which of how many processes this is for.
+        repeats: how often each sample stands in a row; an epoch stays as long.
+        shares: how often each sample is drawn (samples,), as probabilities; None: each once.
     """
 
     samples: int
@@ -62,6 +74,8 @@ class Plan:
     seed: int
     rank: int = 0
     world_size: int = 1
+    repeats: int = 1
+    shares: np.ndarray | None = None
 
     @property
     def steps(self) -> int:
@@ -79,13 +93,26 @@ class Plan:
             >>> [[part.indices for part in step] for step in plan.training(epoch=0)]
             [[[2, 4]], [[3, 0]], [[1]]]
         """
-        used = self.samples - self.samples % self.world_size
-        order = np.random.default_rng((self.seed, ORDER, epoch)).permutation(self.samples)[:used]
+        used, rng = self.samples - self.samples % self.world_size, np.random.default_rng((self.seed, ORDER, epoch))
+        if self.shares is None:
+            order = rng.permutation(self.samples)
+        else:
+            order = rng.choice(self.samples, self.samples, p=self.shares)
+        order = np.repeat(order, self.repeats)[:used]
+        before = np.zeros(self.samples, np.int64)
+        repeat = np.empty(used, np.int64)
+        for place, sample in enumerate(order):
+            repeat[place] = before[sample]
+            before[sample] += 1
+        mine = slice(self.rank, None, self.world_size)
         steps = []
         for step in range(start, self.steps):
-            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            parts = split(batch[self.rank :: self.world_size].tolist(), self.accumulate)
-            steps.append([Work(True, indices, epoch, step, part) for part, indices in enumerate(parts)])
+            batch = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            pairs = list(zip(order[batch][mine].tolist(), repeat[batch][mine].tolist(), strict=True))
+            parts = split(pairs, self.accumulate)
+            steps.append(
+                [Work(True, [i for i, _ in some], [k for _, k in some], epoch, step, n) for n, some in enumerate(parts)]
+            )
         return steps
 
     def evaluation(self) -> list[Work]:
@@ -103,10 +130,10 @@ class Plan:
 def batches(samples: Iterable[int], size: int) -> list[Work]:
     """Returns the work of measuring some samples, ``size`` at a time."""
     mine = list(samples)
-    return [Work(False, mine[i : i + size]) for i in range(0, len(mine), size)]
+    return [Work(False, mine[i : i + size], [0] * len(mine[i : i + size])) for i in range(0, len(mine), size)]
 
 
-def split(batch: list[int], parts: int) -> list[list[int]]:
+def split(batch: list[T], parts: int) -> list[list[T]]:
     """Returns a batch in at most ``parts`` parts, as equal as can be, none empty.
 
     Example:
@@ -133,25 +160,28 @@ class Batches(TorchDataset[Any]):
         held_out: what to measure on; None where no work asks for it.
         task: makes samples into batches.
         seed: decides every random change.
+        plain: the task without strong augmentation, and the epoch from which on it makes the training samples; None:
+            there is no such epoch.
     """
 
     train: Dataset | None
     held_out: Dataset | None
     task: Task
     seed: int = 0
+    plain: tuple[Task, int] | None = None
 
     def __getitems__(self, work: Work) -> Batch | Broken:
         """Returns a whole batch; DataLoader calls this with what its batch sampler yields."""
-        train, indices, epoch, step, part = work
+        train, indices, repeats, epoch, step, part = work
         data = self.train if train else self.held_out
+        task = self.plain[0] if train and self.plain is not None and epoch >= self.plain[1] else self.task
         assert data is not None
         try:
-            examples = [
-                example
-                for i in indices
-                for example in self.task.transform(data[i], self._rng(CHANGE, epoch, i) if train else None, train)
-            ]
-            return self.task.collate(examples, self._rng(MIX, epoch, step, part) if train else None, train)
+            examples = []
+            for i, repeat in zip(indices, repeats, strict=True):
+                place = (CHANGE, epoch, i, repeat) if repeat else (CHANGE, epoch, i)
+                examples += task.transform(data[i], self._rng(*place) if train else None, train)
+            return task.collate(examples, self._rng(MIX, epoch, step, part) if train else None, train)
         except SwindowError as error:
             return Broken(type(error), str(error))
 

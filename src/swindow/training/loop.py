@@ -8,7 +8,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,22 @@ from torch import nn
 from .. import data as data_
 from ..card import HeldOut
 from ..checkpoints import Parts, load_parts, replacing
-from ..data import DataInfo, Dataset, Splits
+from ..data import Dataset, Splits
 from ..errors import ConfigError, TrainingError, nearest
 from ..kernels import products
 from ..models import SwinTransformer
 from ..tasks import TASKS, Batch, Task
 from . import folder, plots, summary
 from . import state as states
-from .config import TrainConfig
+from .config import CHANGEABLE, RunSettings, TrainConfig
 from .feed import Batches, Plan, leave_if_imported_by_worker, seed_model, stream, usable_workers
+from .learner import Learner
 from .measure import measure
-from .optimizer import adamw
-from .parallel import Parallel, World, world
-from .progress import Progress
-from .recipes import MORE, choose, recipe_for
-from .schedule import learning_rate
+from .parallel import World, world
+from .progress import Progress, Several
+from .recipes import OF_THE_TASK, Choice, choose
 from .tally import Tally
 
-OF_THE_TASK = (
-    "variant", "label_smoothing", "drop_path_rate", "image_size", "value_range", "augment", *MORE,
-)  # fmt: skip
 # Steps; elsewhere than on a CPU 10, since a device works ahead of this process until something is read.
 READ_EVERY = {"cpu": 1}
 
@@ -51,7 +47,8 @@ class TrainResult:
 
     Attributes:
         out: the folder: ``model.safetensors`` (weights after the last epoch), ``best.safetensors`` (of the best
-            epoch), ``metrics.jsonl``, ``curves.png``, a picture of every table of the metric, and ``state.pt``.
+            epoch), ``ema.safetensors`` (their moving average, where one was kept), ``metrics.jsonl``, ``curves.png``, a
+            picture of every table of the metric, and ``state.pt``.
         metrics: the figures of the last epoch.
         best: the figures of the best epoch.
         history: the figures of every epoch, as in ``metrics.jsonl``.
@@ -77,7 +74,9 @@ def train(
     *,
     task: Task | None = None,
     overwrite: bool = False,
+    allow_changes: bool = False,
     progress: Progress | None = None,
+    callbacks: Sequence[Progress] = (),
 ) -> TrainResult:
     """Trains a model, evaluating it after every epoch; returns what was made.
 
@@ -90,7 +89,11 @@ def train(
         settings: the settings; TrainConfig's defaults if left out.
         task: what is to be learned; by default what the data suggests, with what ``settings`` says of it.
         overwrite: removes the files of the run that ``settings.out`` holds and starts afresh.
+        allow_changes: the run in ``settings.out`` goes on also where ``settings`` differ in what may change: epochs,
+            learning rates, weight decay, augmentation, ... (``config.CHANGEABLE``). Weights and optimizer are kept, and
+            metrics.jsonl says what changed.
         progress: is told how the run gets on.
+        callbacks: are told the same, for instance for a logger of one's own.
 
     Raises:
         ConfigError: a setting is wrong, or ``settings.out`` holds a run with other settings or one that is at work.
@@ -99,23 +102,23 @@ def train(
         TrainingError: the loss is no longer finite; the last state is from before that.
     """
     leave_if_imported_by_worker()
-    settings, progress = settings or TrainConfig(), progress or Progress()
-    with world(settings.device) as here, contextlib.ExitStack() as stack:
+    asked, progress = settings or TrainConfig(), Several((*([progress] if progress else []), *callbacks))
+    with world(asked.device) as here, contextlib.ExitStack() as stack:
         if not here.first:
-            progress = Progress()
+            progress = Several(())
         stack.callback(progress.finished)
-        here.on_first(lambda: stack.enter_context(folder.held(settings.out)))
-        start = None if settings.weights is None else load_parts(settings.weights)
-        columns = data_.Columns(settings.image_column, settings.label_column)
-        info = data_.open(data, verify=False, columns=columns).train.info
-        task, lr, why = chosen(task, settings, info, start)  # first: wrong settings are found before images are decoded
-        splits, held_out = opened(data, settings, progress)
+        here.on_first(lambda: stack.enter_context(folder.held(asked.out)))
+        start = None if asked.weights is None else load_parts(asked.weights)
+        columns = data_.Columns(asked.image_column, asked.label_column)
+        found = data_.open(data, verify=False, columns=columns).train
+        task, choice = chosen(task, asked, found, start)  # first: wrong settings are found before images are decoded
+        splits, held_out = opened(data, asked, progress)
         check_split(start, held_out)
-        for line in (why, *summary.of_data(splits, held_out)):
+        for line in (choice.why, *summary.of_data(splits, held_out)):
             progress.note(line)
-        run = Run(splits, held_out, task, settings, lr, start, here, progress)
-        here.on_first(lambda: folder.clear(settings.out, overwrite))
-        run.resume()
+        run = Run(splits, held_out, task, choice.settings, start, here, progress)
+        here.on_first(lambda: folder.clear(asked.out, overwrite))
+        run.resume(allow_changes)
         for line in summary.of_run(run):
             progress.note(line)
         stack.callback(run.close)
@@ -129,11 +132,12 @@ def opened(
     """Returns the data in two, and what was held out of it here; None where it has a split of its own."""
     columns = data_.Columns(settings.image_column, settings.label_column)
     splits = data_.open(data, settings.verify, progress.verified, columns)
-    if splits.held_out is not None:
-        return splits, None
-    whole = splits.train
-    how = HeldOut(settings.held_out, settings.seed, whole.labels() is not None, whole.fingerprint())
-    return data_.hold_out(whole, how), how
+    how = None
+    if splits.held_out is None:
+        whole = splits.train
+        how = HeldOut(settings.held_out, settings.seed, whole.labels() is not None, whole.fingerprint())
+        splits = data_.hold_out(whole, how)
+    return data_.limited(splits, settings.limit, settings.fraction, settings.seed), how
 
 
 def check_split(start: Parts | None, held_out: HeldOut | None) -> None:
@@ -151,21 +155,22 @@ def check_split(start: Parts | None, held_out: HeldOut | None) -> None:
         )
 
 
-def chosen(task: Task | None, settings: TrainConfig, info: DataInfo, start: Parts | None) -> tuple[Task, float, str]:
-    """Returns the task, the highest learning rate, and a line that says where they come from."""
+def chosen(task: Task | None, settings: TrainConfig, dataset: Dataset, start: Parts | None) -> tuple[Task, Choice]:
+    """Returns the task, and what the run uses."""
+    info = dataset.info
     if task is not None:
         given = [name for name in OF_THE_TASK if getattr(settings, name) != getattr(TrainConfig, name)]
+        given += [name for name in ("image_size", "value_range") if getattr(settings, name) is not None]
         if given:
             raise ConfigError(f"got a task and {given[0]}, which is a setting of the task; give it to the task")
-        lr = settings.lr or recipe_for(info).lr
-        origin = f"from the recipe for {info.recipe}" if settings.lr is None else "as asked for"
-        return task, lr, f"{origin}: learning rate {lr:g}; as given: the task {task.name}"
+        choice = choose(settings, dataset, None)
+        return task, choice._replace(why=f"{choice.why}; as given: the task {task.name}")
     if info.task not in TASKS:
         raise ConfigError(f"{info.name}: unknown task {info.task!r}{nearest(info.task, TASKS)}")
     kind, kind_of_settings = TASKS[info.task]
-    how = None if start is None else kind.preprocess_of(start.config, start.card)
-    choice = choose(settings, info, how)
-    return kind(kind_of_settings(**choice.task)), choice.lr, choice.why
+    how = None if start is None else (start.config, kind.preprocess_of(start.config, start.card))
+    choice = choose(settings, dataset, how)
+    return kind(kind_of_settings(**choice.task)), choice
 
 
 def processor(device: torch.device, product: str | None) -> str:
@@ -173,6 +178,19 @@ def processor(device: torch.device, product: str | None) -> str:
     if device.type == "cpu":
         return products.description(product)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def plain_of(task: Task) -> Task:
+    """Returns a task without strong augmentation. Raises ConfigError where it has no such form."""
+    plain = getattr(task, "plain", None)
+    if plain is None:
+        raise ConfigError(f"plain_epochs: got a number of epochs, but the task {task.name} has no method plain()")
+    return plain()
+
+
+def numbers(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns the figures of what a metric has computed, without its tables."""
+    return {name: value for name, value in found.items() if value is None or isinstance(value, (int, float))}
 
 
 class Run:
@@ -183,8 +201,7 @@ class Run:
         splits: Splits,
         held_out: HeldOut | None,
         task: Task,
-        settings: TrainConfig,
-        lr: float,
+        settings: RunSettings,
         start: Parts | None,
         here: World,
         progress: Progress,
@@ -195,7 +212,7 @@ class Run:
             raise ConfigError(f"batch_size: got {s.batch_size}, expected a multiple of the {here.size} processes")
         if len(splits.train) < here.size:
             raise ConfigError(f"{info.name} has {len(splits.train)} training samples for {here.size} processes")
-        self.task, self.settings, self.lr, self.here, self.progress = task, s, lr, here, progress
+        self.task, self.settings, self.here, self.progress = task, s, here, progress
         self.info, self.out = info, s.out
         torch.manual_seed(s.seed)
         self.model: nn.Module = task.build(info, start)
@@ -207,20 +224,21 @@ class Run:
                 if s.product is not None:
                     module.set_kernel(product=s.product)
         self.model.to(here.device)
-        self.optimizer = adamw(self.model, s.weight_decay, s.layer_decay or 1.0)
-        bf16_here = here.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self.bf16 = s.precision == "bf16" or (s.precision == "auto" and bf16_here)
         self.identity = {
             **s.identity(),
             "task": card.replace(split=None).to_dict(),
-            "learning rate": lr,
             "data": data_.digest(splits.train.fingerprint(), splits.held_out.fingerprint()),
             "processes": here.size,
         }
+        shares = data_.balanced(splits.train) if s.balance == "sampling" else None
         self.plan = Plan(
-            len(splits.train), len(splits.held_out), s.batch_size, s.accumulate, s.epochs, s.seed, here.rank, here.size
-        )
-        self.batches = Batches(splits.train, splits.held_out, task, s.seed)
+            len(splits.train), len(splits.held_out), s.batch_size, s.accumulate, s.epochs, s.seed, here.rank, here.size,
+            s.repeats, shares,
+        )  # fmt: skip
+        steps = self.plan.steps
+        self.learner = Learner(self.model, s, s.epochs * steps, round(s.warmup_epochs * steps), here)
+        plain = (plain_of(task), s.epochs - s.plain_epochs) if s.plain_epochs else None
+        self.batches = Batches(splits.train, splits.held_out, task, s.seed, plain)
         asked = (0 if info.in_memory else min(4, os.cpu_count() or 1)) if s.workers is None else s.workers
         self.workers, why = usable_workers(self.batches, asked)
         if why:
@@ -228,14 +246,16 @@ class Run:
         self.tally = Tally(here)
         self.read_every = READ_EVERY.get(here.device.type, 10)
 
-    def resume(self) -> None:
+    def resume(self, allow_changes: bool = False) -> None:
         """Goes back to where the run in the folder stopped, if there is one."""
-        self.state, weights = states.resume(self.out, self.identity)
-        if weights:
-            self.model.load_state_dict(weights["model"])
-            self.optimizer.load_state_dict(weights["optimizer"])
+        self.state, weights, changes = states.resume(self.out, self.identity, CHANGEABLE if allow_changes else ())
+        if changes:
+            self.state.changes += changes
+            self.progress.note(f"going on with other settings: {'; '.join(changes)}")
+        if self.state.epoch > self.settings.epochs:
+            raise ConfigError(f"epochs: got {self.settings.epochs}, the run in {self.out} has done {self.state.epoch}")
+        self.learner.begin(weights)
         self.note_processor()
-        self.parallel = Parallel(self.model, self.here)
         work = self.plan.work(self.state.epoch, self.state.step)
         self.feed: Iterator[Batch] = stream(self.batches, work, self.workers, pin=self.here.device.type == "cuda")
 
@@ -256,11 +276,15 @@ class Run:
     def all_epochs(self) -> None:
         """Trains from where the run stands to its last epoch."""
         steps = self.plan.steps
-        self.progress.started(self.settings.epochs * steps, self.state.epoch * steps + self.state.step)
+        self.progress.started(
+            self.settings.epochs * steps, self.state.epoch * steps + self.state.step, self.settings.epochs
+        )
         self.saved = time.monotonic()
         for epoch in range(self.state.epoch, self.settings.epochs):
+            if self.is_over():
+                return
             started, images = time.monotonic(), 0
-            self.parallel.train()
+            self.learner.parallel.train()
             for parts in self.plan.training(epoch, self.state.step):
                 self.step(epoch, parts)
                 images += self.here.size * sum(len(part.indices) for part in parts)
@@ -270,37 +294,38 @@ class Run:
             seconds = time.monotonic() - started
             self.end_epoch(images / seconds, seconds)
 
+    def is_over(self) -> bool:
+        """Whether the last epochs, as many as ``patience`` says, were no better than the best; says so."""
+        patience, history = self.settings.patience, self.state.history
+        if patience is None or not history or history[-1]["epoch"] - self.best["epoch"] < patience:
+            return False
+        self.progress.note(f"stopped: no epoch of the last {patience} was better than epoch {self.best['epoch']}")
+        return True
+
     def step(self, epoch: int, parts: list[Any]) -> None:
         """One step of the optimizer."""
-        s, here, step = self.settings, self.here, epoch * self.plan.steps + self.state.step
-        lr = learning_rate(
-            step, s.epochs * self.plan.steps, round(s.warmup_epochs * self.plan.steps), self.lr, s.min_lr
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)  # a run that was begun by an earlier version has none
+        learner, here, step = self.learner, self.here, epoch * self.plan.steps + self.state.step
+        learner.start_step(step)
         batches = [next(self.feed) for _ in parts]
         counts: dict[str, float] = {}
         for batch in batches:
             for unit, count in self.task.units(batch).items():
                 counts[unit] = counts.get(unit, 0.0) + count
-        n, sums = self.parallel.total(counts), torch.zeros(())
+        n, sums = learner.parallel.total(counts), torch.zeros(())
         for part, batch in enumerate(batches):
             batch = batch.to(here.device)
-            seed_model(s.seed, step, part, here.rank)
-            with self.parallel.part(last=part == len(batches) - 1):
-                with torch.autocast(here.device.type, torch.bfloat16, enabled=self.bf16):
-                    outputs = self.parallel(**batch.inputs)
+            seed_model(self.settings.seed, step, part, here.rank)
+            with learner.parallel.part(last=part == len(batches) - 1):
+                with learner.autocast():
+                    outputs = learner.parallel(**batch.inputs)
                 losses = self.task.loss(outputs, batch)
                 minimised = [value / n[unit] for value, unit in losses.values() if value.requires_grad]
                 if not minimised:
                     raise TrainingError(f"task {self.task.name}: no loss has a gradient, got {', '.join(losses)}")
-                self.parallel.backward(sum(minimised[1:], start=minimised[0]))
+                learner.backward(sum(minimised[1:], start=minimised[0]))
             sums = self.tally.sums(losses) + (sums if part else 0.0)
             del outputs, losses, minimised  # before the next part needs the memory
-        norm = self.parallel.clip(s.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.tally.add(sums, counts, norm)
+        self.tally.add(sums, counts, learner.end_step(step))
 
     def read(self, epoch: int, images_per_s: float) -> None:
         """Reads what the last steps gave, checks that it is finite, reports it, and saves the state now and then."""
@@ -309,7 +334,7 @@ class Run:
         steps, save = self.tally.read(late)
         for step, (sums, norm) in enumerate(steps, start=first + 1):
             loss = sum(value for value, _ in sums.values())
-            if not (math.isfinite(loss) and math.isfinite(norm)):
+            if not (math.isfinite(loss) and (math.isfinite(norm) or self.learner.precision == "fp16")):
                 self.diverged(f"the loss is {loss}, the gradient's norm {norm} at step {step} of epoch {epoch + 1}")
             for name, found in sums.items():
                 before = self.state.sums.get(name, (0.0, 0.0))
@@ -325,14 +350,16 @@ class Run:
 
     def diverged(self, what: str) -> None:
         """Raises TrainingError; nothing has been saved since the figures were finite."""
-        raise TrainingError(f"{what}; try a lower lr than {self.lr:g}, more warmup_epochs or a smaller clip")
+        raise TrainingError(f"{what}; try a lower lr than {self.learner.lr:g}, more warmup_epochs or a smaller clip")
 
     def end_epoch(self, images_per_s: float, seconds: float) -> None:
         """Evaluates and writes weights, metrics and state: the state last, as a kill before it repeats all of this."""
         count = len(self.plan.evaluation())
-        metric = measure(self.model, self.task, self.feed, count, self.here.device, self.progress.evaluated)
-        found = self.here.compute(metric)
-        figures = {name: value for name, value in found.items() if value is None or isinstance(value, (int, float))}
+        models = self.learner.models()
+        metrics = measure(models, self.task, self.feed, count, self.here.device, self.progress.evaluated)
+        found, *averaged = map(self.here.compute, metrics)
+        figures = numbers(found) | {f"ema_{name}": value for more in averaged for name, value in numbers(more).items()}
+        figures.pop("ema_images", None)
         for name, value in figures.items():
             if value is not None and not math.isfinite(value):
                 self.diverged(f"the {name} of the held-out data is {value} after epoch {self.state.epoch + 1}")
@@ -340,25 +367,28 @@ class Run:
         self.state.history.append(
             {
                 "epoch": self.state.epoch,
-                "lr": self.optimizer.param_groups[0]["lr"],
+                "lr": self.learner.rate,
                 **{f"train_{name}": value for name, value in self.means().items()},
                 **figures,
                 "images_per_s": round(images_per_s, 1),
                 "seconds": round(seconds, 2),
                 "processor": " then ".join(self.state.processors),
+                **({"changed": "; ".join(self.state.changes)} if self.state.changes else {}),
             }
         )
-        self.state.step, self.state.sums = 0, {}
+        self.state.step, self.state.sums, self.state.changes = 0, {}, []
         self.state.processors = self.state.processors[-1:]
         self.state.tables = {name: value for name, value in found.items() if name not in figures}
         names = ["model.safetensors"]
         if self.best is self.state.history[-1]:
             names.insert(0, "best.safetensors")
-        model, weights = self.parallel.whole(), self.parallel.state(self.optimizer)
+        model, weights, average = self.learner.parallel.whole(), self.learner.state(), self.learner.average
 
         def write() -> None:
             for name in names:
                 states.save_weights(model, self.card, self.out / name)
+            if average is not None:
+                states.save_weights(average.model, self.card, self.out / "ema.safetensors")
             with replacing(self.out / "metrics.jsonl") as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in self.state.history))
             states.save(self.out, self.state, self.identity, weights)
@@ -374,7 +404,7 @@ class Run:
 
     def save_state(self) -> None:
         """Writes the state of the run."""
-        weights = self.parallel.state(self.optimizer)
+        weights = self.learner.state()
         self.here.on_first(lambda: states.save(self.out, self.state, self.identity, weights))
         self.after_saving()
 

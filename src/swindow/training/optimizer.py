@@ -1,22 +1,26 @@
-"""AdamW as the official recipe sets it up, which parameters decay, and which learn how fast."""
+"""The optimizer, which parameters decay, and which learn how fast."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest
 
 # Position tables and embeddings (the official relative_position_bias_table, absolute_pos_embed; v2's cpb_mlp) and v2's
 # logit_scale do not decay.
 NO_DECAY = ("position_bias.", "position_embed.", "similarity.")
+HEAD = re.compile(r"(?:^|\.)head\.")
 PART = re.compile(r"(?:^|\.)(?:stages\.(\d+)\.(?:blocks\.(\d+)|(merge))|(patch_embed|mask_token))")
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, layer_decay: float = 1.0, head_lr_scale: float = 1.0
+) -> list[dict[str, Any]]:
     """Returns groups of parameters for an optimizer of PyTorch: what decays and what does not, in every layer.
 
     Biases, norms, position tables and SwinV2's logit scale do not decay (the official optimizer.py). With
@@ -25,15 +29,16 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     final norm, the head and all else are the last layer, at the full learning rate.
 
     Every group has ``"lr_scale"``, 1 for the last layer: multiply the learning rate by it at every step, at its end
-    too, as timm's schedulers do by themselves.
+    too, as timm's schedulers do by themselves. Parameters that need no gradient are left out.
 
     Args:
         model: ours, or a larger one with one of ours in it.
         weight_decay: of what decays.
         layer_decay: the learning rate of a layer over that of the next (above 0, at most 1).
+        head_lr_scale: the learning rate of the head over that of the last layer (above 0).
 
     Raises:
-        ConfigError: ``layer_decay`` is out of range.
+        ConfigError: ``layer_decay`` or ``head_lr_scale`` is out of range.
 
     Example:
         >>> from swindow.models import create
@@ -43,19 +48,18 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     """
     if not 0 < layer_decay <= 1:
         raise ConfigError(f"layer_decay: got {layer_decay!r}, expected a factor above 0, at most 1")
+    if not head_lr_scale > 0:
+        raise ConfigError(f"head_lr_scale: got {head_lr_scale!r}, expected a number above 0")
     layers, last = ({}, 0) if layer_decay == 1 else _layers(model)
-    groups: dict[tuple[int, bool], list[nn.Parameter]] = {(last, True): [], (last, False): []}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and not any(key in name for key in NO_DECAY)
-            groups.setdefault((layers.get(name, last), decays), []).append(parameter)
+            scale = head_lr_scale if HEAD.search(name) else layer_decay ** (last - layers.get(name, last))
+            groups.setdefault((scale, decays), []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "weight_decay": weight_decay if decays else 0.0,
-            "lr_scale": layer_decay ** (last - layer),
-        }
-        for (layer, decays), parameters in groups.items()
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "lr_scale": scale}
+        for (scale, decays), parameters in groups.items()
     ]
 
 
@@ -74,7 +78,29 @@ def _layers(model: nn.Module) -> tuple[dict[str, int], int]:
     return layers, sum(depths.values()) + 1
 
 
-def adamw(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> torch.optim.AdamW:
-    """Returns AdamW with betas 0.9 and 0.999 and eps 1e-8, as published; its learning rate is set at every step."""
-    groups = parameter_groups(model, weight_decay, layer_decay)
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+def optimizer_of(name: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Returns an optimizer; its learning rate is set at every step.
+
+    Args:
+        name: "adamw" (betas 0.9 and 0.999, eps 1e-8, as published), "sgd" (momentum 0.9, Nesterov's), or the name of
+            a class of ``torch.optim``.
+        groups: of ``parameter_groups``.
+        options: its other arguments.
+
+    Raises:
+        ConfigError: there is no such optimizer, or it does not take these arguments.
+    """
+    known = {cls.__name__: cls for cls in vars(torch.optim).values() if isinstance(cls, type)}
+    usual: dict[str, tuple[str, dict[str, Any]]] = {
+        "adamw": ("AdamW", {"betas": (0.9, 0.999), "eps": 1e-8}),
+        "sgd": ("SGD", {"momentum": 0.9, "nesterov": True}),
+    }
+    kind, preset = usual.get(name.lower(), (name, {}))
+    if kind not in known:
+        raise ConfigError(
+            f"optimizer: got {name!r}{nearest(name, [*usual, *known])}, expected adamw, sgd or a class of torch.optim"
+        )
+    try:
+        return known[kind](groups, **{"lr": 0.0, **preset, **options})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer: {kind} does not take these arguments: {error}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -15,8 +15,8 @@ class Progress:
     def verified(self, done: int, files: int) -> None:
         """So many of the files have been looked at."""
 
-    def started(self, steps: int, done: int) -> None:
-        """Training begins: steps of all epochs, and steps done by an earlier process that was stopped."""
+    def started(self, steps: int, done: int, epochs: int) -> None:
+        """Training begins: steps of all epochs, steps done by an earlier process that was stopped, epochs."""
 
     def step(self, done: int, figures: Mapping[str, float], images_per_s: float) -> None:
         """Steps are done, so many of all epochs: the means of the losses over the epoch so far, speed."""
@@ -32,3 +32,54 @@ class Progress:
 
     def finished(self) -> None:
         """Training is over, or was stopped by an error."""
+
+
+class Several(Progress):
+    """Tells several others.
+
+    Args:
+        others: who is told, in this order.
+    """
+
+    def __init__(self, others: Sequence[Progress]) -> None:
+        self.others = others
+
+    def note(self, text: str) -> None:
+        """Passes it on."""
+        for other in self.others:
+            other.note(text)
+
+    def verified(self, done: int, files: int) -> None:
+        """Passes it on."""
+        for other in self.others:
+            other.verified(done, files)
+
+    def started(self, steps: int, done: int, epochs: int) -> None:
+        """Passes it on."""
+        for other in self.others:
+            other.started(steps, done, epochs)
+
+    def step(self, done: int, figures: Mapping[str, float], images_per_s: float) -> None:
+        """Passes it on."""
+        for other in self.others:
+            other.step(done, figures, images_per_s)
+
+    def evaluated(self, done: int, batches: int) -> None:
+        """Passes it on."""
+        for other in self.others:
+            other.evaluated(done, batches)
+
+    def epoch(self, figures: Mapping[str, Any]) -> None:
+        """Passes it on."""
+        for other in self.others:
+            other.epoch(figures)
+
+    def saved(self, done: int) -> None:
+        """Passes it on."""
+        for other in self.others:
+            other.saved(done)
+
+    def finished(self) -> None:
+        """Passes it on."""
+        for other in self.others:
+            other.finished()

@@ -20,9 +20,10 @@ from ..card import ModelCard
 from ..checkpoints.header import carried
 from ..errors import CheckpointError, ConfigError
 from ..models import SimMIM, SwinTransformer
+from .config import CHANGEABLE
 
 FILE = "state.pt"
-FORMAT = 2  # of the file; a run that another version of swindow began with another format cannot go on
+FORMAT = 3  # of the file; a run that another version of swindow began with another format cannot go on
 
 
 @dataclasses.dataclass
@@ -37,6 +38,7 @@ class State:
         tables: what the last evaluation gave besides figures.
         processors: what computed the epoch under way, one after the other, each in one line; the last is that of the
             last step.
+        changes: what was set otherwise since the last epoch, in words.
     """
 
     epoch: int = 0
@@ -45,6 +47,7 @@ class State:
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     tables: dict[str, Any] = dataclasses.field(default_factory=dict)
     processors: list[str] = dataclasses.field(default_factory=list)
+    changes: list[str] = dataclasses.field(default_factory=list)
 
     def moved_to(self, processor: str) -> str | None:
         """Takes note of what computes from here on; returns what computed before, where that was another.
@@ -107,8 +110,17 @@ def save_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
         save_file(tensors, temporary, {"format": "pt", **carried(card)})
 
 
-def resume(out: Path, identity: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
-    """Returns where the run in ``out`` stopped, and the state of model and optimizer; a new run has none of these.
+def resume(
+    out: Path, identity: Mapping[str, Any], changeable: Sequence[str] = ()
+) -> tuple[State, dict[str, Any], list[str]]:
+    """Returns where the run in ``out`` stopped, the state of model and optimizer, and what is set otherwise now.
+
+    A new run has none of these.
+
+    Args:
+        out: the folder of the run.
+        identity: what decides the result.
+        changeable: the settings that may differ from those before.
 
     Raises:
         ConfigError: the run in ``out`` has other settings or other data, or is no run that could go on.
@@ -118,7 +130,7 @@ def resume(out: Path, identity: Mapping[str, Any]) -> tuple[State, dict[str, Any
     if not path.exists():
         if (out / "model.safetensors").exists():
             raise ConfigError(f"{out} holds a model but no {FILE} to go on from; {instead}")
-        return State(), {}
+        return State(), {}, []
     if not zipfile.is_zipfile(path):  # what torch.save writes; torch.load fails in many ways on other files
         raise CheckpointError(f"{path}: no state of a training run; {instead}")
     try:
@@ -142,8 +154,26 @@ def resume(out: Path, identity: Mapping[str, Any]) -> tuple[State, dict[str, Any
     ) as error:
         raise CheckpointError(f"{path}: no state of a training run ({type(error).__name__}); {instead}") from error
     now = json.loads(json.dumps(identity))
-    changed = [f"{k} {before.get(k)!r} is now {now.get(k)!r}" for k in {**now, **before} if before.get(k) != now.get(k)]
-    if changed:
-        raise ConfigError(f"{out} holds a run with other settings: {'; '.join(changed)}; {instead}")
+    changed = differences(before, now)
+    refused = [name for name in changed if name not in changeable]
+    if refused:
+        possible = all(name in CHANGEABLE for name in changed)
+        instead += "; to go on with what is new: --allow-changes (allow_changes=True)" if possible else ""
+        raise ConfigError(f"{out} holds a run with other settings: {'; '.join(changed.values())}; {instead}")
     state.sums = {name: (value, units) for name, (value, units) in state.sums.items()}
-    return state, weights
+    return state, weights, list(changed.values())
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what two identities of a run differ in, by name, each in words.
+
+    The task's own settings are compared one by one; those that are settings of the run too are named once.
+    """
+
+    def flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+        task = {**identity.get("task", {})}
+        return {**task.pop("settings", {}), **identity, "task": task}
+
+    old, new = flat(before), flat(now)
+    names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
+    return {name: f"{name} {old.get(name)!r} is now {new.get(name)!r}" for name in names}

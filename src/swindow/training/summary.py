@@ -52,7 +52,7 @@ def of_run(run: Run) -> list[str]:
     how = run.card.preprocess
     size = "" if how is None else f", images of {' x '.join(map(str, how.size))} pixels"
     where = f"{here.device}{f', {here.size} processes' if here.size > 1 else ''}"
-    lines = [f"model: {parameters:,} parameters{size}, on {where} in {'bf16' if run.bf16 else 'fp32'}"]
+    lines = [f"model: {parameters:,} parameters{size}, on {where} in {run.learner.precision}"]
     report = getattr(run.model, "load_report", None)
     if report is not None:
         lines[0] += f", from {report.source}"

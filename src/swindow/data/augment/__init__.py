@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from .custom import called
 from .erasing import erase
 from .geometric import AUGMENTS, Augment
 from .mix import mix
 from .operations import Filling
-from .policies import POLICIES, RandAugment, TrivialAugment
+from .policies import POLICIES, RandAugment, TrivialAugment, color_jitter
 
-__all__ = ["AUGMENTS", "POLICIES", "Augment", "Filling", "RandAugment", "TrivialAugment", "erase", "mix"]
+__all__ = [
+    "AUGMENTS",
+    "POLICIES",
+    "Augment",
+    "Filling",
+    "RandAugment",
+    "TrivialAugment",
+    "called",
+    "color_jitter",
+    "erase",
+    "mix",
+]

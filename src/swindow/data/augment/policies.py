@@ -131,10 +131,30 @@ class TrivialAugment:
         return choice.applied(image, magnitude, sign, filling)
 
 
+def color_jitter(image: Image.Image, amount: float, rng: np.random.Generator) -> Image.Image:
+    """Returns the image with other brightness, contrast and saturation, in random order.
+
+    Each by a factor from ``1 - amount`` (at least 0) to ``1 + amount``: torchvision's ``ColorJitter`` without hue, as
+    timm uses it.
+
+    Raises:
+        DataError: the image has more than 8 bits.
+    """
+    _check_bits(image, "color_jitter=0")
+    known, filling = (ops.brightness, ops.contrast, ops.color), Filling(Image.Resampling.NEAREST, 0)
+    for number in rng.permutation(len(known)):
+        image = known[number](image, rng.uniform(max(0.0, 1 - amount), 1 + amount), filling)
+    return image
+
+
+def _check_bits(image: Image.Image, instead: str) -> None:
+    if image.mode == "F":
+        raise DataError(f"automatic augmentation takes images of 8 bits, got one of more bits; try {instead}")
+
+
 def _filling(image: Image.Image, how: Preprocess) -> Filling:
     """Moved pixels are resampled as images are resized; the mean colour comes in."""
-    if image.mode == "F":
-        raise DataError("automatic augmentation takes images of 8 bits, got one of more bits; try auto_augment='none'")
+    _check_bits(image, "auto_augment='none'")
     colour = tuple(round(255 * mean) for mean in how.mean)
     return Filling(FILTERS[how.interpolation], colour if len(colour) > 1 else colour[0])
 
