@@ -59,7 +59,7 @@ def test_a_trial_task_learns_and_is_scored(name, tmp_path):
     model.load_state_dict(load_file(tmp_path / "best.safetensors"))
     work = batches(range(len(splits.held_out)), 5)
     feed = stream(Batches(None, splits.held_out, task), work)
-    found = measure(model, task, feed, len(work), torch.device("cpu")).compute()
+    found = measure([model], task, feed, len(work), torch.device("cpu"))[0].compute()
     assert found[figure] == pytest.approx(result.best[figure], abs=1e-3)
 
 

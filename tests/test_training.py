@@ -38,7 +38,7 @@ from swindow.training import Progress, TrainConfig, folder, loop, train
 from swindow.training import state as states
 from swindow.training.feed import Batches, Plan, Work, split, start_method, stream
 from swindow.training.measure import measure
-from swindow.training.optimizer import adamw, parameter_groups
+from swindow.training.optimizer import optimizer_of, parameter_groups
 from swindow.training.schedule import learning_rate
 from swindow.training.state import best_epoch
 from swindow.variants import variant_config
@@ -355,7 +355,7 @@ def test_a_metric_may_keep_its_targets(tmp_path, monkeypatch):
     monkeypatch.setattr(Classify, "metric", lambda self: metric)
     model = source.task.build(source.train.info)
     feed = stream(source, [Work(True, [0, 1])] * 20, workers=1)
-    measure(model, source.task, feed, 20, torch.device("cpu"))
+    measure([model], source.task, feed, 20, torch.device("cpu"))
     assert len(metric.kept) == 20
     assert not any(targets.is_shared() for targets in metric.kept)
 
@@ -493,7 +493,10 @@ def test_the_loop_scales_learning_rates_their_end_too(tmp_path):
         warmup_epochs=0, workers=0, device="cpu",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("swindow.training.loop.adamw", lambda *args: optimizers.append(adamw(*args)) or optimizers[-1])
+        patch.setattr(
+            "swindow.training.learner.optimizer_of",
+            lambda *args: optimizers.append(optimizer_of(*args)) or optimizers[-1],
+        )
         swindow.train("digits", settings, progress=Listening())
     scales = [group["lr_scale"] for group in optimizers[0].param_groups]
     assert min(scales) == 0.5**7
@@ -512,7 +515,7 @@ def test_a_run_with_other_settings_or_data_is_not_touched(tmp_path):
     settings = small(tmp_path, epochs=1)
     train(some_digits(), settings)
     before = weights(settings.out)
-    with pytest.raises(ConfigError, match=r"lr None is now 0\.5"):
+    with pytest.raises(ConfigError, match=r"lr 0\.003 is now 0\.5"):
         train(some_digits(), dataclasses.replace(settings, lr=0.5))
     with pytest.raises(ConfigError, match="data"):
         train(some_digits(90), settings)
@@ -797,8 +800,8 @@ def test_a_data_set_is_split_and_the_card_says_how(tmp_path):
     card = swindow.load(result.out / "model.safetensors").card
     assert card.split == HeldOut(0.3, 5, True, dataset.fingerprint())
     assert (card.task, card.data, card.class_names) == ("classify", "photos", ("cat", "dog"))
-    assert card.settings == {"variant": "swin_nano", "augment": "photo", "label_smoothing": 0.1}
-    assert card.preprocess == Preprocess((8, 8), value_range=(0, 4095))
+    assert card.settings == {"variant": "swin_nano", "augment": "crop", "label_smoothing": 0.1}
+    assert card.preprocess == Preprocess((8, 8), crop_fraction=1.0, value_range=(0, 4095))
     assert swindow.load(train(some_digits(), small(tmp_path, out=tmp_path / "own", epochs=1)).out).card.split is None
 
 
@@ -812,8 +815,8 @@ def test_a_run_says_first_what_it_found_and_what_it_will_do(tmp_path):
     result = train(tmp_path / "photos", settings, progress=recorder)
     parameters = sum(tensor.numel() for tensor in weights(result.out).values())
     assert recorder.notes[0] == (
-        "as asked for: variant swin_nano, image size 8, learning rate 0.001; from the recipe for photos: "
-        "augmentation photo"
+        "recipe scratch-small: images of 20 pixels, no weights to start from; as asked for: variant swin_nano, "
+        "image_size 8, epochs 1, batch_size 32, lr 0.001"
     )
     told = "\n".join(recorder.notes)
     for expected in (

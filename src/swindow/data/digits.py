@@ -27,6 +27,11 @@ class ImageArray:
 
     pixels: np.ndarray
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
     def decode(self) -> Image.Image:
         """Returns the image."""
         return Image.fromarray(self.pixels)

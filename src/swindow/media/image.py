@@ -70,11 +70,7 @@ class ImageFile:
         A PNG without EXIF in front of its pixels is decoded: it may come after them.
         """
         with _opened(self.path) as image:
-            width, height = image.size
-            if isinstance(image, TiffImageFile):  # whether its size is the upright one depends on Pillow's version
-                width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
-            on_its_side = image.getexif().get(Base.Orientation, 1) in (5, 6, 7, 8)
-            return (width, height) if on_its_side else (height, width)
+            return _upright_size(image)
 
     def decode(self) -> Image.Image:
         """Returns the decoded image, upright. Raises DataError as ``read`` does."""
@@ -91,6 +87,12 @@ class ImageBytes(NamedTuple):
 
     data: bytes
     name: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """As of ``ImageFile``."""
+        with _opened(io.BytesIO(self.data), self.name) as image:
+            return _upright_size(image)
 
     def decode(self) -> Image.Image:
         """Returns the decoded image, upright. Raises DataError as ``read`` does."""
@@ -111,6 +113,15 @@ class ImageObject(NamedTuple):
         """Returns the image, decoded and upright. Raises DataError as ``read`` does."""
         with _LOADING[id(self.image) // 16 % len(_LOADING)]:  # two threads that load one image would break it
             return read(self.image)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an opened image when it stands upright."""
+    width, height = image.size
+    if isinstance(image, TiffImageFile):  # whether its size is the upright one depends on Pillow's version
+        width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+    on_its_side = image.getexif().get(Base.Orientation, 1) in (5, 6, 7, 8)
+    return (width, height) if on_its_side else (height, width)
 
 
 def read(image: str | Path | Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -38,16 +38,16 @@ class Work(NamedTuple):
     Attributes:
         train: whether its samples are of the training or the held-out data.
         indices: which samples.
-        repeats: of each, how often it came before in this epoch.
         epoch, step, part: the place, each from 0.
+        repeats: of each sample, how often it came before in this epoch; empty: none did.
     """
 
     train: bool
     indices: list[int]
-    repeats: list[int]
     epoch: int = 0
     step: int = 0
     part: int = 0
+    repeats: Sequence[int] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Plan:
             pairs = list(zip(order[batch][mine].tolist(), repeat[batch][mine].tolist(), strict=True))
             parts = split(pairs, self.accumulate)
             steps.append(
-                [Work(True, [i for i, _ in some], [k for _, k in some], epoch, step, n) for n, some in enumerate(parts)]
+                [Work(True, [i for i, _ in some], epoch, step, n, [k for _, k in some]) for n, some in enumerate(parts)]
             )
         return steps
 
@@ -130,7 +130,7 @@ class Plan:
 def batches(samples: Iterable[int], size: int) -> list[Work]:
     """Returns the work of measuring some samples, ``size`` at a time."""
     mine = list(samples)
-    return [Work(False, mine[i : i + size], [0] * len(mine[i : i + size])) for i in range(0, len(mine), size)]
+    return [Work(False, mine[i : i + size]) for i in range(0, len(mine), size)]
 
 
 def split(batch: list[T], parts: int) -> list[list[T]]:
@@ -172,13 +172,13 @@ class Batches(TorchDataset[Any]):
 
     def __getitems__(self, work: Work) -> Batch | Broken:
         """Returns a whole batch; DataLoader calls this with what its batch sampler yields."""
-        train, indices, repeats, epoch, step, part = work
+        train, indices, epoch, step, part, repeats = work
         data = self.train if train else self.held_out
         task = self.plain[0] if train and self.plain is not None and epoch >= self.plain[1] else self.task
         assert data is not None
         try:
             examples = []
-            for i, repeat in zip(indices, repeats, strict=True):
+            for i, repeat in zip(indices, repeats or [0] * len(indices), strict=True):
                 place = (CHANGE, epoch, i, repeat) if repeat else (CHANGE, epoch, i)
                 examples += task.transform(data[i], self._rng(*place) if train else None, train)
             return task.collate(examples, self._rng(MIX, epoch, step, part) if train else None, train)

@@ -141,7 +141,9 @@ def resume(
                 f"{path}: begun by another version of swindow (format {number}, this one has {FORMAT}); {instead}"
             )
         before, state = json.loads(whole["identity"]), State(**json.loads(whole["state"]))
-        weights = {name: whole[name] for name in ("model", "optimizer")}
+        weights = {name: value for name, value in whole.items() if name not in ("format", "identity", "state")}
+        if not weights.keys() >= {"model", "optimizer", "scaler"}:
+            raise LookupError("weights")
     except (
         OSError,
         RuntimeError,
@@ -157,8 +159,8 @@ def resume(
     changed = differences(before, now)
     refused = [name for name in changed if name not in changeable]
     if refused:
-        possible = all(name in CHANGEABLE for name in changed)
-        instead += "; to go on with what is new: --allow-changes (allow_changes=True)" if possible else ""
+        if all(name in CHANGEABLE for name in changed):
+            instead += ", or --allow-changes to go on with the new settings (allow_changes=True)"
         raise ConfigError(f"{out} holds a run with other settings: {'; '.join(changed.values())}; {instead}")
     state.sums = {name: (value, units) for name, (value, units) in state.sums.items()}
     return state, weights, list(changed.values())
@@ -167,12 +169,14 @@ def resume(
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """Returns what two identities of a run differ in, by name, each in words.
 
-    The task's own settings are compared one by one; those that are settings of the run too are named once.
+    The task's settings are compared one by one; where the run has a setting of the same name and value, as one.
     """
 
     def flat(identity: Mapping[str, Any]) -> dict[str, Any]:
         task = {**identity.get("task", {})}
-        return {**task.pop("settings", {}), **identity, "task": task}
+        own = task.pop("settings", {})
+        more = {name if identity.get(name) == value else f"task {name}": value for name, value in own.items()}
+        return {**more, **identity, "task": task}
 
     old, new = flat(before), flat(now)
     names = [name for name in {**new, **old} if old.get(name) != new.get(name)]

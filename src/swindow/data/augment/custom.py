@@ -43,7 +43,7 @@ def called(function: Callable[[Any], Any], image: Image.Image, how: Preprocess, 
     if isinstance(found, np.ndarray) and found.dtype == np.uint8:
         found = Image.fromarray(found.squeeze())
     if isinstance(found, Image.Image):
-        return to_tensor(found if found.size == how.size[::-1] and found.mode != "F" else fit(found, how), how)
+        return to_tensor(convert(found, how) if found.size == how.size[::-1] else fit(found, how), how)
     expected = (how.channels, *how.size)
     if not isinstance(found, torch.Tensor):
         raise DataError(
