@@ -15,7 +15,8 @@ import swindow
 from helpers.peers import peer
 from swindow.card import Preprocess
 from swindow.data import DataInfo, Sample
-from swindow.data.augment import Filling, RandAugment, TrivialAugment, erase, mix, operations, policies
+from swindow.data.augment import Filling, RandAugment, TrivialAugment, color_jitter, erase, mix, operations, policies
+from swindow.data.augment.geometric import crop
 from swindow.errors import ConfigError, DataError
 from swindow.media.image import ImageObject
 from swindow.tasks import Batch, Classify, ClassifySettings
@@ -279,7 +280,7 @@ def test_a_run_with_everything_resumes_exactly(tmp_path):
             notes.append(line)
 
     whole = swindow.train("digits", swindow.TrainConfig(out=tmp_path / "a", epochs=2, **settings), progress=Listening())
-    assert "augmentation affine, auto_augment randaugment, erase 0.25, mixup 0.8, cutmix 1.0" in notes[0]
+    assert "auto_augment randaugment, erase 0.25, mixup 0.8, cutmix 1" in notes[0]
 
     class Stopping(Progress):
         def saved(self, step):
@@ -294,3 +295,55 @@ def test_a_run_with_everything_resumes_exactly(tmp_path):
             continue
     one, other = (load_file(result.out / "model.safetensors") for result in (whole, parts))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_color_jitter_is_torchvisions(seed, mode, monkeypatch):
+    peer("torchvision")
+    from torchvision.transforms import ColorJitter
+
+    chance, rng, image = np.random.default_rng(seed), np.random.default_rng(seed), photo(seed, mode)
+
+    def drawn(brightness, contrast, saturation, hue):
+        assert hue is None
+        ranges, order, factors = (brightness, contrast, saturation), chance.permutation(3).tolist(), [None] * 3
+        for number in order:
+            factors[number] = chance.uniform(*ranges[number])
+        return torch.tensor([*order, 3]), *factors, None
+
+    monkeypatch.setattr(ColorJitter, "get_params", staticmethod(drawn))
+    amount = 0.4 if seed % 2 else 1.5  # at more than 1 a factor may be 0, not less
+    assert same(color_jitter(image, amount, rng), ColorJitter(amount, amount, amount)(image))
+    assert rng.random() == chance.random(), "as many numbers drawn"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_pad_and_crop_is_torchvisions(seed):
+    peer("torchvision")
+    from torchvision.transforms import functional
+
+    chance, rng, image = np.random.default_rng(seed), np.random.default_rng(seed), photo(seed, size=(32, 40))
+    x, y = (int(chance.integers(-(side // 8), side // 8 + 1)) for side in (32, 40))
+    padded = functional.pad(image, [4, 5])
+    wanted = functional.crop(padded, y + 5, x + 4, 40, 32)
+    wanted = functional.hflip(wanted) if chance.random() < 0.5 else wanted
+    how = Preprocess((40, 32), crop_fraction=1.0)
+    assert same(crop(image, how, rng), wanted)
+    assert rng.random() == chance.random(), "as many numbers drawn"
+
+
+def test_statistics_of_pad_and_crop():
+    how, rng = Preprocess((32, 32), crop_fraction=1.0), np.random.default_rng(0)
+    marked = np.zeros((32, 32, 3), np.uint8)
+    marked[16, 12] = 255
+    places = [np.argwhere(np.asarray(crop(Image.fromarray(marked), how, rng))[..., 0])[0] for _ in range(4000)]
+    rows, columns = np.array(places).T
+    assert np.bincount(rows)[12:21].tolist() == pytest.approx([4000 / 9] * 9, abs=90)  # 4.5 standard deviations
+    assert (columns < 8).sum() == 0
+    assert (columns >= 16).mean() == pytest.approx(0.5, abs=0.04)  # 8 to 16, flipped 15 to 23
+
+
+def test_color_jitter_takes_8_bits():
+    with pytest.raises(DataError, match="got one of more bits; try color_jitter=0"):
+        color_jitter(Image.new("F", (8, 8)), 0.4, np.random.default_rng(0))

@@ -164,6 +164,7 @@ def test_the_figures_of_classes_are_those_of_scikit_learn(tmp_path):
     )
     assert found.top5 == pytest.approx(metrics.top_k_accuracy_score(truth, p.numpy(), k=5, labels=range(13)))
     assert found.accuracy == pytest.approx(metrics.accuracy_score(truth, predicted))
+    assert 0 < found.calibration_error < 1
     assert found.loss == pytest.approx(float(F.cross_entropy(logits, torch.tensor(truth))), rel=1e-4)
     assert np.array_equal(found.confusion, metrics.confusion_matrix(truth, predicted, labels=range(13)))
     wrong = {images[i].key: float(p[i].max()) for i in range(48) if predicted[i] != truth[i]}

@@ -156,11 +156,38 @@ def test_confusion_of_several_processes_is_that_of_one():
     parts[1].update(list(p[:7]), truth[:7])  # the first has no image
     parts[2].update(list(p[7:]), truth[7:])
     parts[0].merge(pickle.loads(pickle.dumps(parts[1:])))
-    assert parts[0].compute() == {**whole.compute(), "loss": pytest.approx(whole.compute()["loss"])}
+    expected = whole.compute()
+    close = {name: pytest.approx(expected[name]) for name in ("loss", "calibration_error")}
+    assert parts[0].compute() == {**expected, **close}
     found = whole.compute()
     assert found["images"] == 20
     assert found["accuracy"] == pytest.approx((p.argmax(-1) == truth).float().mean().item())
     assert np.sum(found["confusion"]) == 20
+
+
+def test_calibration_error_is_that_of_its_definition():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([0.3] * 4, 500)
+    truth = np.array([rng.choice(4, p=row) for row in p**2 / (p**2).sum(1, keepdims=True)])
+    metric = Confusion()
+    for part in range(0, 500, 90):
+        metric.update(list(torch.tensor(p[part : part + 90]).float().log()), torch.tensor(truth[part : part + 90]))
+    top, right, expected = p.max(1), p.argmax(1) == truth, 0.0
+    for k in range(15):  # Guo et al. 2017, equations 2 and 3
+        inside = (top > k / 15) & (top <= (k + 1) / 15)
+        if inside.any():
+            expected += inside.sum() / 500 * abs(right[inside].mean() - top[inside].mean())
+    found = metric.compute()
+    assert found["calibration_error"] == pytest.approx(expected, abs=1e-6)
+    assert expected > 0.03
+    assert "top5" not in found
+
+
+def test_top_5_where_there_are_more_than_ten_classes():
+    metric = Confusion()
+    scores = torch.arange(11.0).repeat(4, 1)  # 10 is the likeliest, then 9, ...
+    metric.update(list(scores.log_softmax(-1)), torch.tensor([10, 6, 5, 0]))
+    assert metric.compute()["top5"] == 0.5
 
 
 def outputs(model, info):

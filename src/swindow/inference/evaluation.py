@@ -19,8 +19,6 @@ from ..models import SwinTransformer
 from ..tasks import Classify, Confusion
 from .predictor import Predictor
 
-TOP = 5  # "right" for the top-5 accuracy
-ENOUGH = 2 * TOP  # classes: with fewer, most answers would be right
 SHEET = 60  # of the worst mistakes are drawn
 
 
@@ -71,6 +69,7 @@ class Evaluation:
         loss: mean cross-entropy (nats), without label smoothing.
         images: how many images it was measured on.
         top5: share of images whose class is among the five likeliest; None for a model of up to ten classes.
+        calibration_error: how far the probability of the likeliest class is from how often it is right (fraction).
         classes: the figures of every class of the data.
         macro: means of recall, precision and f1 over the classes that have images.
         mistakes: those images whose likeliest class is wrong, the most certain mistakes first.
@@ -84,6 +83,7 @@ class Evaluation:
     loss: float
     images: int
     top5: float | None
+    calibration_error: float
     classes: tuple[ClassFigures, ...]
     macro: dict[str, float]
     mistakes: tuple[Mistake, ...]
@@ -163,7 +163,8 @@ def evaluate(
         accuracy=found["accuracy"],
         loss=found["loss"],
         images=found["images"],
-        top5=tally.top / tally.images if len(names) > ENOUGH else None,
+        top5=found.get("top5"),
+        calibration_error=found["calibration_error"],
         classes=tuple(rows),
         macro=_macro(rows),
         mistakes=tuple(Mistake(sample.key, names[truth], names[taken], p) for sample, truth, taken, p in wrong),
@@ -184,7 +185,7 @@ class _Tally:
     def __init__(self, outputs: Sequence[int]) -> None:
         self.outputs = outputs
         self.confusion = Confusion()
-        self.images = self.top = 0
+        self.images = 0
         self.wrong: list[tuple[Sample, int, int, float]] = []  # with the true output, the likeliest, its probability
         self.broken: list[str] = []
 
@@ -198,11 +199,10 @@ class _Tally:
         targets = torch.tensor([self.outputs[sample.target] for sample, _ in read])  # (B,)
         self.confusion.update(predictions, targets)
         log_p = torch.stack(predictions)  # (B, classes)
-        likeliest = log_p.topk(min(TOP, log_p.shape[1])).indices  # (B, 5)
+        likeliest = log_p.argmax(1)  # (B,)
         self.images += len(read)
-        self.top += int((likeliest == targets[:, None]).any(1).sum())
-        for i in (likeliest[:, 0] != targets).nonzero().flatten().tolist():
-            taken = int(likeliest[i, 0])
+        for i in (likeliest != targets).nonzero().flatten().tolist():
+            taken = int(likeliest[i])
             self.wrong.append((read[i][0], int(targets[i]), taken, float(log_p[i, taken].exp())))
 
 

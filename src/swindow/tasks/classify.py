@@ -364,19 +364,28 @@ def _different(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+TOP = 5  # likeliest classes of which one is right for the top-5 accuracy
+ENOUGH = 2 * TOP  # classes: with fewer, most answers would be right
+BINS = 15  # of probabilities, for the calibration error
+
+
 class Confusion:
-    """Counts how often images of each class are taken for each class, and adds up the cross-entropy.
+    """Counts how often images of each class are taken for each class, and adds up what else figures are made of.
 
     Attributes:
         counts: (classes, classes) int64, true class by likeliest class; None before the first batch.
         loss: the summed cross-entropy (nats), without label smoothing.
+        top: images whose class is among the ``TOP`` likeliest.
+        bins: (``BINS``, 3) of images by the probability of their likeliest class: number, sum of these probabilities,
+            how many are right.
     """
 
     best = (("accuracy", "high"), ("loss", "low"))
 
     def __init__(self) -> None:
         self.counts: Tensor | None = None
-        self.loss = 0.0
+        self.loss, self.top = 0.0, 0
+        self.bins = torch.zeros(BINS, 3, dtype=torch.float64)
 
     def update(self, predictions: Sequence[Tensor], targets: Tensor) -> None:
         """Adds a batch: the logarithms of probabilities, (classes,) per image, and the true classes (B,)."""
@@ -384,23 +393,35 @@ class Confusion:
         classes = log_p.shape[1]
         if self.counts is None:
             self.counts = torch.zeros(classes, classes, dtype=torch.int64)
+        likeliest = log_p.topk(min(TOP, classes)).indices  # (B, 5)
+        right = likeliest[:, 0] == targets
         self.loss += float(F.nll_loss(log_p, targets, reduction="sum"))
-        self.counts.index_put_((targets, log_p.argmax(-1)), torch.ones_like(targets), accumulate=True)
+        self.top += int((likeliest == targets[:, None]).any(1).sum())
+        self.counts.index_put_((targets, likeliest[:, 0]), torch.ones_like(targets), accumulate=True)
+        p = log_p.amax(1).double().exp()
+        self.bins.index_add_(0, (p * BINS).ceil().long().clamp(1, BINS) - 1, torch.stack([p**0, p, right], 1))
 
     def merge(self, others: Sequence[Confusion]) -> None:
         """Adds what other processes have counted."""
         for other in others:
-            self.loss += other.loss
+            self.loss, self.top, self.bins = self.loss + other.loss, self.top + other.top, self.bins + other.bins
             if other.counts is not None:
                 self.counts = other.counts if self.counts is None else self.counts + other.counts
 
     def compute(self) -> dict[str, Any]:
-        """Returns loss (nats), accuracy (fraction), images and the table "confusion"."""
+        """Returns the figures and the table "confusion".
+
+        These are loss (nats), accuracy (fraction), images, for more than ten classes top5 (fraction), and
+        calibration_error: how far the probability of the likeliest class is from how often it is right, a mean over
+        ``BINS`` bins weighted by their images (Guo et al. 2017, section 2; a fraction).
+        """
         assert self.counts is not None, "no image was counted"
         images = int(self.counts.sum())
         return {
             "loss": self.loss / images,
             "accuracy": int(self.counts.trace()) / images,
+            **({"top5": self.top / images} if len(self.counts) > ENOUGH else {}),
+            "calibration_error": float((self.bins[:, 1] - self.bins[:, 2]).abs().sum()) / images,
             "images": images,
             "confusion": self.counts.tolist(),
         }

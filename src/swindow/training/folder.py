@@ -14,7 +14,15 @@ from filelock import FileLock, Timeout
 from ..checkpoints import replacing
 from ..errors import ConfigError, OutputError
 
-FILES = ("model.safetensors", "best.safetensors", "metrics.jsonl", "curves.png", "confusion.png", "state.pt")
+FILES = (
+    "model.safetensors",
+    "best.safetensors",
+    "ema.safetensors",
+    "metrics.jsonl",
+    "curves.png",
+    "confusion.png",
+    "state.pt",
+)
 LOCK = ".lock"  # freed by the operating system when the process that holds it ends, however it ends
 HOLDER = ".lock.json"  # who holds it: a file of its own, as the lock's is emptied by whoever tries to take it
 
