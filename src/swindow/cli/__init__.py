@@ -25,6 +25,7 @@ from ..errors import ConfigError, SwindowError, nearest
 COMMANDS = {
     "train": {
         "train": "Train a classifier on images, from scratch or from a checkpoint.",
+        "data": "Show what a data set holds: classes, sizes, unreadable images and duplicates.",
         "recipes": "List the recipes: settings that suit a kind of data.",
     },
     "use": {

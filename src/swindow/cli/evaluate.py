@@ -109,8 +109,8 @@ def _summary(found: Evaluation) -> list[str]:
     top5 = "" if found.top5 is None else f", top-5 accuracy {found.top5:.4f}"
     macro = ", ".join(f"{name} {value:.4f}" for name, value in found.macro.items())
     return [
-        f"accuracy {found.accuracy:.4f}{top5}, loss {found.loss:.4f}, calibration error {found.calibration_error:.4f} on "
-        f"{found.images} images: {found.measured_on}",
+        f"accuracy {found.accuracy:.4f}{top5}, loss {found.loss:.4f}, calibration error "
+        f"{found.calibration_error:.4f} on {found.images} images: {found.measured_on}",
         f"means over the classes: {macro}",
     ]
 
