@@ -37,7 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, required=True)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--quick", action="store_true", help="few cases, small batches, nothing compiled; on a CPU in fp32")
+    parser.add_argument(
+        "--quick", action="store_true", help="few cases, small batches, nothing compiled; on a CPU in fp32"
+    )
     parser.add_argument("--fresh", action="store_true", help="start parts again instead of going on")
     parser.add_argument("--jobs", type=int, default=min(12, os.cpu_count() or 1), help="processes that compile")
     parser.add_argument("--busy", type=Path, help="a file: nothing is timed while it exists")

@@ -277,7 +277,7 @@ def test_other_commands_that_are_stopped_say_no_more(number, status):
     ],
 )
 def test_what_is_said_of_going_on_is_true(overwrite, begun, saved, file, expected, run, monkeypatch, tmp_path):
-    def train(data, settings, *, overwrite, progress):
+    def train(data, settings, *, overwrite, allow_changes, progress):
         if begun:
             progress.started(20, 0, 2)
         if saved is not None:

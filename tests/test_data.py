@@ -66,7 +66,7 @@ def test_folder_without_splits_is_all_for_training(tmp_path):
     train, held_out = data.open(make_folder(tmp_path / "photos"))
     assert held_out is None
     assert (train.info.name, train.info.class_names) == ("photos", ("cat", "dog"))
-    assert (train.info.channels, train.info.recipe) == (3, "photos")
+    assert (train.info.channels, train.info.recipe) == (3, None)
     assert train.labels().tolist() == [0] * 10 + [1] * 10
     assert train[12].key == "dog/2.png"
     assert train[12].media.decode().size == (24, 20)

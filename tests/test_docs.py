@@ -26,7 +26,13 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 NEEDS_A_GPU = "<!-- needs a GPU -->\n"
-PEERS = ("openvino", "timm", "torchvision", "transformers")  # a page that imports one needs it
+PEERS = (
+    "openvino",
+    "torch.utils.tensorboard",
+    "timm",
+    "torchvision",
+    "transformers",
+)  # a page that imports one needs it
 SLOW = ("docs/speed.md",)  # compiles and exports
 SETS_UP = ("pip ", "make ")  # installs, or runs everything: continuous integration does that
 
@@ -38,7 +44,11 @@ QUICK_CODE = {
     ),
 }
 QUICK_TRAINING = " --epochs 1 --image-size 32 --workers 0"
-SHELL = 'swindow() { "$PYTHON" -m swindow "$@"; }\ntorchrun() { "$PYTHON" -m torch.distributed.run "$@"; }\n'
+SHELL = """
+python() { "$PYTHON" "$@"; }
+swindow() { "$PYTHON" -m swindow "$@"; }
+torchrun() { "$PYTHON" -m torch.distributed.run "$@"; }
+"""
 
 
 def pages_with(language):
@@ -86,6 +96,7 @@ def prepared(tmp_path_factory):
         shutil.copy(desk / "swin_tiny_patch4_window7_224.pth", place)
     make_folder(desk / "imagenet" / "val", classes=("n01440764", "n02123045"))
     shutil.copy(desk / "a.jpg", desk / "cat.jpg")
+    shutil.copytree(ROOT / "examples", desk / "examples")
     tables(desk)
     return desk
 

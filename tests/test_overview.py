@@ -135,10 +135,9 @@ def test_digits_and_folders_without_a_split(run, tmp_path):
 def test_cifar_10_holds_images_twice(shared):
     # Barz and Denzler 2020, "Do we train on test data?": 3.3 % of the test images have a near duplicate; the pairs
     # that differ in size, quality and colour only are found here, of the first images
-    splits = data.limited(data.open(shared("data", "cifar10"), verify=False), None, None, 0)
-    some = data.Splits(
-        data.Subset(splits.train, (9162, 21868, 38350, *range(200))), data.Subset(splits.held_out, (4257, 24, 7314, *range(25, 225)))
-    )  # fmt: skip
+    splits = data.open(shared("data", "cifar10"), verify=False)
+    train, held_out = (9162, 21868, 38350, *range(200)), (4257, 24, 7314, *range(25, 225))
+    some = data.Splits(data.Subset(splits.train, train), data.Subset(splits.held_out, held_out))
     found = overview(some)
     assert [(d.one, d.other - 203) for d in found.duplicates] == [(0, 0), (1, 1), (2, 2)]
     assert found.sizes[0] == (32, 32)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 
 import swindow
 from helpers.folders import make_folder
+from helpers.peers import peer
 from swindow import data
 from swindow.card import Preprocess
 from swindow.data import DataInfo, ImageArray, Sample, Splits, Subset
@@ -409,3 +412,17 @@ def test_pictures_show_what_the_model_gets():
     mixed = task.pictures(task.collate(examples, np.random.default_rng(0), True), info.class_names)
     assert mixed[0][1][0].startswith("a ")
     assert "%, b " in mixed[0][1][0]
+
+
+@pytest.mark.parametrize("library", ["torchvision", "kornia", "albumentations"])
+def test_augmentation_of_other_libraries(library, monkeypatch):
+    peer(library)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
+    function = getattr(importlib.import_module("augmentations"), library)
+    image, how = Image.effect_noise((90, 70), 80), Preprocess((64, 64), mean=(0.5,) * 3, std=(0.2,) * 3)
+    first, again, other = (called(function, image, how, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert first.shape == (3, 64, 64)
+    assert torch.equal(first, again), "the same chance, the same image"
+    assert not torch.equal(first, other)
+    assert first.min() >= -2.5001
+    assert first.max() <= 2.5001

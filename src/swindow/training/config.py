@@ -62,7 +62,7 @@ class TrainConfig:
         warmup_lr: the learning rate at the start of the warm-up.
         warmup_epochs: epochs in which the learning rate rises linearly.
         lr_base_size: the batch size that all learning rates are given for: they are multiplied by batch_size over it
-            (512 in Microsoft's recipes); 0: they are used as given.
+            (512 in the official recipes); 0: they are used as given.
         weight_decay: weight decay of the optimizer; not applied to biases, norms and position bias tables.
         layer_decay: how much slower each layer learns than the next one, for fine-tuning, for instance 0.8; 1: all
             layers learn at the same rate.

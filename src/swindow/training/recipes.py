@@ -78,7 +78,7 @@ SETTINGS = tuple(
     if field.name not in ("about", "source", "variant", "image_size", "preprocess", "for_tiny", "for_v2")
 )
 
-_MICROSOFT: dict[str, Any] = {
+_OFFICIAL: dict[str, Any] = {
     "lr_base_size": 512,
     "augment": "photo",
     "auto_augment": "randaugment",
@@ -89,23 +89,23 @@ _MICROSOFT: dict[str, Any] = {
 
 RECIPES = {
     # swindow train IMAGENET --recipe imagenet [--variant swinv2_tiny_w8]. Published: top-1 81.2 (Swin-T), 83.2 (S),
-    # 83.5 (B), 81.8 (SwinV2-T, window 8), on 8 GPUs. The cosine begins after the warm-up (Microsoft's code since
+    # 83.5 (B), 81.8 (SwinV2-T, window 8), on 8 GPUs. The cosine begins after the warm-up (the official code since
     # October 2022). Colour jitter stands in the published configs, but does not run beside RandAugment.
     "imagenet": Recipe(
         about="ImageNet-1k from scratch, Swin and SwinV2",
-        source="microsoft/Swin-Transformer config.py",
+        source="the official config.py",
         epochs=300,
         batch_size=1024,
         lr=5e-4,
         min_lr=5e-6,
         warmup_lr=5e-7,
         warmup_epochs=20,
-        **_MICROSOFT,
+        **_OFFICIAL,
     ),
     # swindow train IMAGENET22K --recipe imagenet22k --variant swin_base
     "imagenet22k": Recipe(
         about="ImageNet-22k from scratch, to be fine-tuned",
-        source="microsoft/Swin-Transformer configs/swin/*22k.yaml, configs/swinv2/*22k.yaml",
+        source="the official configs/swin/*22k.yaml, configs/swinv2/*22k.yaml",
         variant="swin_base",
         epochs=90,
         batch_size=4096,
@@ -116,12 +116,12 @@ RECIPES = {
         drop_path_rate=0.2,
         for_tiny={"drop_path_rate": 0.1},
         for_v2={"weight_decay": 0.1},
-        **_MICROSOFT,
+        **_OFFICIAL,
     ),
     # swindow train IMAGENET --weights swin_base.ms_in22k. Published: top-1 85.2 (Swin-B, 224 pixels).
     "finetune": Recipe(
         about="tens of thousands of images and more, from pretrained weights",
-        source="microsoft/Swin-Transformer configs/swin/*22kto1k_finetune.yaml",
+        source="the official configs/swin/*22kto1k_finetune.yaml",
         epochs=30,
         batch_size=1024,
         lr=2e-5,
@@ -131,7 +131,7 @@ RECIPES = {
         weight_decay=1e-8,
         drop_path_rate=0.2,
         for_tiny={"drop_path_rate": 0.1},
-        **_MICROSOFT,
+        **_OFFICIAL,
     ),
     # swindow train photos/ --weights swin_tiny.ms_in1k. Ours.
     "finetune-small": Recipe(
@@ -146,10 +146,10 @@ RECIPES = {
         drop_path_rate=0.1,
     ),
     # swindow train photos/. The official preprocessing, and its random resized crop and flip; lr is the official 5e-4
-    # per 512 images (Microsoft's config.py), kept for small batches, since small data sets see few steps.
+    # per 512 images (config.py), kept for small batches, since small data sets see few steps.
     "scratch": Recipe(
         about="photos from scratch; pretrained weights give better results with fewer images",
-        source="ours, after microsoft/Swin-Transformer config.py",
+        source="ours, after the official config.py",
     ),
     # swindow train ../shared/data/cifar10.
     "scratch-small": Recipe(
