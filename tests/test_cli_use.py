@@ -291,7 +291,8 @@ def test_evaluate_prints_a_row_per_class_and_all_of_it_in_json(run, tmp_path):
     assert status == 1
     assert "0.png: not an image" in error
     assert set(found) == {
-        "accuracy", "loss", "images", "top5", "calibration_error", "measured_on", "macro", "classes", "mistakes", "skipped"
+        "accuracy", "loss", "images", "top5", "calibration_error", "measured_on", "macro", "classes", "mistakes",
+        "skipped",
     }  # fmt: skip
     assert found["images"] == 35
     assert list(found["classes"]) == list(names)

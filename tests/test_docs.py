@@ -149,8 +149,8 @@ def test_the_commands_run(name, desk, capfd):
         if "swindow train " in quick:
             quick = re.sub(" --epochs [0-9]+", "", quick) + QUICK_TRAINING
             quick += "" if "--weights" in quick or "--variant" in quick else " --variant swin_nano"
-            made = Path(re.search(r"--out (\S+)", quick)[1])
-            shutil.rmtree(made, ignore_errors=True)  # pages train the same model anew
+            for made in re.findall(r"--out (\S+)", quick):
+                shutil.rmtree(made, ignore_errors=True)  # pages train the same model anew
         if command.startswith("swindow ") and not re.search("[|>]", command):
             with pytest.raises(SystemExit) as end:
                 cli.main(shlex.split(quick)[1:])

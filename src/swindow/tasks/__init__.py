@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..card import ModelCard
 from ..errors import InputError
-from .classify import Classify, ClassifySettings, Confusion, Prediction, check_takes_images
+from .classify import Classify, ClassifySettings, Confusion
+from .images import ImageTask, Prediction, check_takes_images
 from .task import Batch, Example, Metric, Task
 
 __all__ = [
