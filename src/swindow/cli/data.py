@@ -11,7 +11,7 @@ import numpy as np
 
 from ..console import steps
 from ..errors import OutputError
-from .shared import Data, ImageColumn, Json, LabelColumn, Output, Quiet, unset
+from .shared import Data, ImageColumn, Json, LabelColumn, LabelSeparator, Output, Quiet, unset
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,6 +27,7 @@ def data(
     data: Data,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     sheet: Annotated[Path | None, unset("PNG", "none is drawn")] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -41,6 +42,7 @@ def data(
             .parquet) of images and classes.
         image_column: the column of a table that holds the images.
         label_column: the column of a table that holds the classes.
+        label_separator: what stands between the labels of an image in a text.
         sheet: draw a contact sheet of images of every class, then of the duplicates.
     """
     from .. import data as data_
@@ -48,7 +50,7 @@ def data(
     from ..training.recipes import suited
 
     output = Output(json, quiet)
-    splits = data_.open(data, verify=False, columns=data_.Columns(image_column, label_column))
+    splits = data_.open(data, verify=False, columns=data_.Columns(image_column, label_column, label_separator))
     with steps(output.bars, "looking at the images") as step:
         found = overview(splits, lambda done, total: step("", done, total))
     recipe, why = suited(splits.train, pretrained=False)
@@ -123,11 +125,10 @@ def _classes(found: Overview) -> list[tuple[str, ...]]:
 
 def _counts(found: Overview) -> dict[str, tuple[int, int]]:
     """Training and held-out images of every class."""
+    from ..data import class_counts
+
     names = found.splits.train.info.class_names
-    both = []
-    for part in found.splits:
-        labels = None if part is None else part.labels()
-        both.append([0] * len(names) if labels is None else np.bincount(labels, minlength=len(names)).tolist())
+    both = [[0] * len(names) if part is None else class_counts(part) for part in found.splits]
     return {name: (both[0][c], both[1][c]) for c, name in enumerate(names)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from .shared import (
     ImageColumn,
     Json,
     LabelColumn,
+    LabelSeparator,
     Names,
     Output,
     Precision,
@@ -25,7 +27,7 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
-    from ..inference import Evaluation
+    from ..inference import Evaluation, LabelEvaluation
 
 WORST = 10  # mistakes that are printed
 
@@ -39,6 +41,7 @@ def evaluate(
     seed: Annotated[int | None, unset("INT", "the images held out from training")] = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     device: Device = "auto",
     precision: Precision = "fp32",
     save_mistakes: Annotated[Path | None, unset("DIR", "none is written")] = None,
@@ -67,10 +70,12 @@ def evaluate(
         seed: the seed of that draw.
         image_column: the column of a table that holds the images.
         label_column: the column of a table that holds the classes.
+        label_separator: what stands between the labels of an image in a text, for a model that gives several.
         save_mistakes: write a contact sheet of the most certain mistakes, mistakes.png, into this folder.
         flip: average the probabilities of each image and its mirror image.
     """
     from ..data import Columns
+    from ..inference import LabelEvaluation
     from ..inference import evaluate as measure
 
     output = Output(json, quiet)
@@ -84,11 +89,14 @@ def evaluate(
             seed=seed,
             all=all,
             save_mistakes=save_mistakes,
-            columns=Columns(image_column, label_column),
+            columns=Columns(image_column, label_column, label_separator),
             on_progress=lambda done, total: step("", done, total),
         )
     for skipped in found.skipped:
         complain(skipped)
+    if isinstance(found, LabelEvaluation):
+        _show_labels(found, output)
+        return 1 if found.skipped else 0
     for line in _summary(found):
         output.result(line)
     output.table(_rows(found))
@@ -102,6 +110,26 @@ def evaluate(
         output.say(f"wrote {save_mistakes / 'mistakes.png'}")
     output.put(_document(found))
     return 1 if found.skipped else 0
+
+
+def _show_labels(found: LabelEvaluation, output: Output) -> None:
+    """Prints the figures of a model that gives several labels."""
+
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    output.result(
+        f"mean average precision {shown(found.mean_average_precision)}, f1 {found.f1:.4f} (mean over the classes "
+        f"{found.f1_macro:.4f}), loss {found.loss:.4f} on {found.images} images: {found.measured_on}"
+    )
+    columns = ("images", "average_precision", "precision", "recall", "f1")
+    rows: list[tuple[str, ...]] = [("class", "images", "average precision", "precision", "recall", "f1")]
+    for row in found.classes:
+        rows.append((row.name, str(row.images), *(shown(getattr(row, name)) for name in columns[1:])))
+    output.table(rows)
+    document = dataclasses.asdict(found)
+    document["classes"] = {row.name: {name: getattr(row, name) for name in columns} for row in found.classes}
+    output.put(document)
 
 
 def _summary(found: Evaluation) -> list[str]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -16,6 +16,9 @@ from ..console import steps
 from ..errors import ConfigError, DataError
 from . import complain
 from .shared import Checkpoint, Device, Ensemble, Json, Names, Output, Precision, Quiet, Sizes, open_predictor, unset
+
+if TYPE_CHECKING:
+    from ..tasks import Prediction
 
 
 def predict(
@@ -71,8 +74,7 @@ def predict(
                     failures += 1
                     complain(answer.error)
                 elif table is None:
-                    pairs = list(zip(answer.classes, answer.probabilities, strict=True))[:top]
-                    output.result(f"{answer.image}: " + ", ".join(f"{name} {p:.3f}" for name, p in pairs))
+                    output.result(f"{answer.image}: {_shown(answer, top)}")
                 if table is not None:
                     table.write(answer)
                 if json:
@@ -85,6 +87,13 @@ def predict(
         output.say(f"wrote {out}: {len(paths) - failures} answers{unread}")
     output.put(found)
     return 1 if failures else 0
+
+
+def _shown(answer: Prediction, top: int) -> str:
+    """The likeliest classes; of a model that gives several labels those that it gives."""
+    pairs = list(zip(answer.classes, answer.probabilities, strict=True))[:top]
+    text = ", ".join(f"{name} {p:.3f}" for name, p in pairs if answer.threshold is None or p >= answer.threshold)
+    return text or f"no label from {answer.threshold:g} on (the likeliest: {pairs[0][0]} {pairs[0][1]:.3f})"
 
 
 def listed(images: Sequence[str]) -> list[str]:

@@ -32,6 +32,7 @@ def unset(metavar: str, then: str = "") -> Any:
 Data = Annotated[Positional[str], arg(metavar="DATA")]
 ImageColumn = Annotated[str | None, unset("NAME", "guessed by its name")]
 LabelColumn = Annotated[str | None, unset("NAME", "guessed by its name")]
+LabelSeparator = Annotated[str | None, unset("TEXT", "a text is one class")]
 Checkpoint = Annotated[Positional[str], arg(metavar="CHECKPOINT")]
 Layout = Annotated[str | None, unset("LAYOUT", "it is recognised")]
 Part = Annotated[str | None, unset("NAME", "the raw weights; the teacher before the student")]

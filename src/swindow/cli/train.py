@@ -18,11 +18,12 @@ STATE = "state.pt"  # training.state.FILE; importing that module may be what was
 NAMES = {  # what stands for the value of an option, where it is not INT, FLOAT, ...
     "recipe": "NAME", "variant": "NAME", "weights": "CHECKPOINT", "optimizer": "NAME", "image_size": "PIXELS",
     "value_range": "BLACK WHITE", "augment": "{photo,crop,affine,none}", "image_column": "NAME",
-    "label_column": "NAME", "limit": "IMAGES",
+    "label_column": "NAME", "label_separator": "TEXT", "limit": "IMAGES",
 }  # fmt: skip
 OTHERWISE = {  # what is used where an option is not given, where it is not what the recipe says
     "recipe": "the data decides", "weights": "random", "head_lr": "as lr", "frozen_stages": "train all",
     "patience": "train all epochs", "image_column": "guessed by its name", "label_column": "guessed by its name",
+    "label_separator": "a text is one class",
     "limit": "all", "fraction": "all", "product": "what suits the processor", "workers": "what suits the data",
     "value_range": "by type", "image_size": "as the weights, else the recipe",
     "variant": "the recipe's",
@@ -98,24 +99,22 @@ def train(
     progress = ConsoleProgress(output.console)
     try:
         from ..training import train as run
+        from ..training.folder import FILES
 
         result = run(data, settings, overwrite=overwrite, allow_changes=allow_changes, progress=progress)
     except KeyboardInterrupt as stop:
         raise type(stop)(*_going_on(settings.out, progress.saved_step, overwrite)) from None
-    best = result.best
+    best, first = result.best, next(name for name in ("accuracy", "mean_average_precision") if name in result.best)
     output.result(
-        f"accuracy {result.accuracy:.4f} on {result.images} held-out images after the last epoch "
-        f"(best {best['accuracy']:.4f}, epoch {best['epoch']})"
+        f"{first.replace('_', ' ')} {result.metrics[first]:.4f} on {result.images} held-out images after the last "
+        f"epoch (best {best[first]:.4f}, epoch {best['epoch']})"
     )
-    output.say(
-        f"made in {result.out}: model.safetensors (last epoch), best.safetensors, "
-        f"{'ema.safetensors, ' if (result.out / 'ema.safetensors').exists() else ''}metrics.jsonl, curves.png, "
-        "confusion.png, state.pt"
-    )
+    made = (name for name in FILES if (result.out / name).exists())
+    output.say(f"made in {result.out}: {', '.join(made)}")
     output.say(f"next: swindow predict {result.out / 'model.safetensors'} IMAGE")
     output.put(
         {
-            "accuracy": result.accuracy,
+            first: result.metrics[first],
             "loss": result.loss,
             "images": result.images,
             "best": best,

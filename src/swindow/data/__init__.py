@@ -9,7 +9,7 @@ from .augment import AUGMENTS, Augment
 from .digits import Digits, ImageArray, digits
 from .folder import ImageFolder, folder, image_suffixes, images_in, is_image
 from .sample import DataInfo, Dataset, Sample, Splits, Subset
-from .split import balanced, digest, hold_out, limited, stratified_split, warnings
+from .split import balanced, class_counts, digest, hold_out, limited, stratified_split, warnings
 from .table import Columns, Table, is_table, table
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Subset",
     "Table",
     "balanced",
+    "class_counts",
     "digest",
     "digits",
     "folder",

@@ -88,6 +88,19 @@ def limited(data: Splits, limit: int | None, fraction: float | None, seed: int) 
     return Splits(some(data.train, min(share(data.train), fraction or 1.0)), held_out)
 
 
+def class_counts(dataset: Dataset) -> list[int]:
+    """Returns how many samples are of every class. Nothing is decoded."""
+    classes, labels = len(dataset.info.class_names), dataset.labels()
+    if labels is not None:
+        return np.bincount(labels, minlength=classes).tolist()
+    counts = np.zeros(classes, np.int64)
+    for i in range(len(dataset)):
+        target = dataset[i].target
+        if isinstance(target, np.ndarray) and target.shape == counts.shape:  # several labels: 0 and 1 for every class
+            counts += target
+    return counts.tolist()
+
+
 def balanced(dataset: Dataset) -> np.ndarray:
     """Returns a probability for every sample (samples,), with which all classes are drawn equally often.
 

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import DataError, nearest
 from ..media import ImageBytes, ImageFile
 from .sample import DataInfo, Sample, Splits
-from .split import digest
+from .split import class_counts, digest
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 IMAGES = ("image", "images", "img", "path", "file", "filename", "file_name", "filepath", "image_path", "image_id")
@@ -27,14 +27,21 @@ LABELS = ("label", "labels", "class", "target", "category", "class_name", "label
 NAMES = "classes.txt"  # beside a table of numbers: the name of every class, one per line
 SPLIT = re.compile(r"(?P<split>[a-z]+)([-_.]\d+([-_]of[-_]\d+)?)?", re.IGNORECASE)  # train, train-00000-of-00002
 TRAINING, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "dev", "test", "testing")
+MULTILABEL = "multilabel"  # the task of images with several labels
 MOST_BAD = 0.1  # of all images; more unusable ones are an error
 
 
 class Columns(NamedTuple):
-    """The columns of a table that hold images and classes; None: they are guessed."""
+    """The columns of a table that hold images and classes; None: they are guessed.
+
+    Attributes:
+        image, label: the names of the columns.
+        separator: what stands between the labels of an image in a text; None: a text is one class.
+    """
 
     image: str | None = None
     label: str | None = None
+    separator: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +52,15 @@ class Table:
         files: the tables; their rows follow one another.
         column: the column that holds the images.
         rows: (file, row) of every sample.
-        classes: the class of every sample, an index into ``info.class_names``.
+        classes: the class of every sample, an index into ``info.class_names``; a tuple of them where images have
+            several labels.
         info: what is known of the data.
     """
 
     files: tuple[str, ...]
     column: str
     rows: Sequence[tuple[int, int]]
-    classes: Sequence[int]
+    classes: Sequence[Any]
     info: DataInfo
 
     def __len__(self) -> int:
@@ -61,12 +69,19 @@ class Table:
     def __getitem__(self, i: int) -> Sample:
         number, row = self.rows[i]
         path = Path(self.files[number])
-        key = f"{path.name}:{row}"
-        return Sample(_media(_images(str(path), self.column)[row], path, key), self.classes[i], key)
+        key, target = f"{path.name}:{row}", self.classes[i]
+        media = _media(_images(str(path), self.column)[row], path, key)
+        return Sample(media, self._indicators(target) if isinstance(target, tuple) else target, key)
 
-    def labels(self) -> np.ndarray:
-        """Returns the class of every image: (len,) int64."""
-        return np.asarray(self.classes, np.int64)
+    def _indicators(self, labels: Sequence[int]) -> np.ndarray:
+        """Several labels as an array (classes,) of 0 and 1."""
+        found = np.zeros(len(self.info.class_names), np.uint8)
+        found[list(labels)] = 1
+        return found
+
+    def labels(self) -> np.ndarray | None:
+        """Returns the class of every image: (len,) int64; None where images have several labels."""
+        return None if self.info.task == MULTILABEL else np.asarray(self.classes, np.int64)
 
     def fingerprint(self) -> str:
         """Changes when names of classes, names of files, rows or labels do; a copy elsewhere has the same."""
@@ -91,7 +106,8 @@ def table(
     Images are paths, below the folder of the table, or bytes of image files (a binary column, or the ``image`` column
     of dataset hubs). Classes are names or numbers from 0; numbers get names from the table's own description or from
     ``classes.txt`` beside it. In a folder, ``train.parquet`` (or ``train-00000-of-00002.parquet``, ...) is to train on;
-    ``validation``, ``val`` or, without them, ``test`` is held out.
+    ``validation``, ``val`` or, without them, ``test`` is held out. Where classes are lists, or texts with a separator
+    between them, images have several labels each, and the task is "multilabel".
 
     Args:
         path: a .csv, .tsv, .jsonl or .parquet file (needs pyarrow), or a folder with some. CSV has a header.
@@ -110,8 +126,10 @@ def table(
     read = [[_read(file, columns) for file in files] for files in (training, held_out) if files]
     names = _class_names(training[0], [one for files in read for one in files])
     first = read[0][0]
+    several = any(isinstance(label, list) for files in read for one in files for label in one.labels)
     info = DataInfo(
         name=os.path.basename(os.path.abspath(path)) if path.is_dir() else path.stem,
+        task=MULTILABEL if several else "classify",
         class_names=names,
         notes=(f"{first.path.name}: images from column {first.image!r}, classes from column {first.label!r}",),
     )
@@ -131,11 +149,17 @@ def table(
 def _joined(files: Sequence[_Read], info: DataInfo) -> Table:
     """The rows of several files as one table."""
     numbers = {name: number for number, name in enumerate(info.class_names)}
-    rows, classes = [], []
+    rows: list[tuple[int, int]] = []
+    classes: list[Any] = []
     for number, one in enumerate(files):
         for row, label in enumerate(one.labels):
             rows.append((number, row))
-            classes.append(_number(one, label, numbers, row))
+            if info.task != MULTILABEL:
+                classes.append(_number(one, label, numbers, row))
+            elif isinstance(label, list):
+                classes.append(tuple(sorted({_number(one, item, numbers, row) for item in label})))
+            else:
+                raise DataError(f"{one.path}: row {row} has class {label!r}, expected a list, as other rows have")
     if not rows:
         raise DataError(f"{files[0].path}: has no rows; expected an image and a class in each")
     return Table(tuple(str(one.path) for one in files), files[0].image, rows, classes, info)
@@ -171,7 +195,14 @@ def _read(path: Path, columns: Columns) -> _Read:
     known = _header(path)
     image = _column(path, known, columns.image, IMAGES, "images")
     label = _column(path, [name for name in known if name != image], columns.label, LABELS, "classes")
-    return _Read(path, image, label, _values(str(path), label), _names(path, label))
+    labels: Sequence[Any] = _values(str(path), label)
+    if columns.separator is not None:
+        labels = [_split(text, columns.separator) if isinstance(text, str) else text for text in labels]
+    return _Read(path, image, label, labels, _names(path, label))
+
+
+def _split(text: str, separator: str) -> list[str]:
+    return [label.strip() for label in text.split(separator) if label.strip()]
 
 
 def _column(path: Path, known: Sequence[str], asked: str | None, usual: Sequence[str], what: str) -> str:
@@ -266,8 +297,9 @@ def _names(path: Path, label: str) -> tuple[str, ...] | None:
         return None
     text = (_parquet(path).schema_arrow.metadata or {}).get(b"huggingface")
     try:
-        names = json.loads(text)["info"]["features"][label]["names"] if text else None
-    except (ValueError, KeyError, TypeError):
+        names = json.loads(text)["info"]["features"][label] if text else None
+        names = names.get("feature", names)["names"] if names else None  # a list's items are described inside
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return tuple(map(str, names)) if isinstance(names, list) else None
 
@@ -277,7 +309,9 @@ def _names(path: Path, label: str) -> tuple[str, ...] | None:
 
 def _class_names(path: Path, tables: Sequence[_Read]) -> tuple[str, ...]:
     """Names of classes: as the table or ``classes.txt`` says, or as they stand in the table; else numbers."""
-    labels = [label for one in tables for label in one.labels]
+    labels = [
+        item for one in tables for label in one.labels for item in (label if isinstance(label, list) else [label])
+    ]
     if not all(_whole(label) is not None for label in labels):
         return tuple(sorted({str(label) for label in labels if label not in (None, "")}))
     known = next((one.names for one in tables if one.names), None)
@@ -311,8 +345,7 @@ def _whole(label: Any) -> int | None:
 def _check(path: Path, names: Sequence[str], train: Table) -> None:
     if len(names) < 2:
         raise DataError(f"{path}: got {len(names)} class{'es' * (len(names) != 1)}, expected at least two")
-    present = set(train.classes)
-    missing = [name for number, name in enumerate(names) if number not in present]
+    missing = [name for name, count in zip(names, class_counts(train), strict=True) if not count]
     if missing:
         raise DataError(f"{path}: no usable images of class {', '.join(missing[:5])} to train on")
 

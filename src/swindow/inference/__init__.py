@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .evaluation import ClassFigures, Evaluation, Mistake, evaluate
+from .evaluation import ClassFigures, Evaluation, LabelEvaluation, LabelFigures, Mistake, evaluate
 from .predictor import Failure, Predictor
 from .runtimes import PRECISIONS, RUNTIMES, ModelRuntime, Runtime
 
@@ -12,6 +12,8 @@ __all__ = [
     "ClassFigures",
     "Evaluation",
     "Failure",
+    "LabelEvaluation",
+    "LabelFigures",
     "Mistake",
     "ModelRuntime",
     "Predictor",

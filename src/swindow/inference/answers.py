@@ -77,7 +77,8 @@ def answer_as_json(answer: Prediction | Failure) -> dict[str, Any]:
     if isinstance(answer, Failure):
         return {"image": answer.image, "error": str(answer.error)}
     pairs = zip(answer.classes, answer.probabilities, strict=True)
-    return {"image": answer.image, "predictions": [{"class": name, "probability": p} for name, p in pairs]}
+    labels = {} if answer.threshold is None else {"labels": list(answer.labels)}
+    return {"image": answer.image, **labels, "predictions": [{"class": name, "probability": p} for name, p in pairs]}
 
 
 class _JsonLines:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .. import data as data_
@@ -16,7 +17,7 @@ from ..data import Dataset, Sample, Splits
 from ..errors import ConfigError, DataError, OutputError, SwindowError
 from ..media import contact_sheet, convert, picture
 from ..models import SwinTransformer
-from ..tasks import Classify, Confusion
+from ..tasks import Classify, Confusion, MultiLabel
 from .predictor import Predictor
 
 SHEET = 60  # of the worst mistakes are drawn
@@ -58,6 +59,50 @@ class Mistake:
     truth: str
     predicted: str
     probability: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelFigures:
+    """How one label is recognised, where images have several.
+
+    Attributes:
+        name: the label.
+        images: how many images have it.
+        average_precision: area under its precision over recall; None where no image has it.
+        precision, recall, f1: at the model's threshold; 0 for 0 of 0.
+    """
+
+    name: str
+    images: int
+    average_precision: float | None
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelEvaluation:
+    """The result of an evaluation of a model that gives several labels per image.
+
+    Attributes:
+        mean_average_precision: mean of the classes' average precision; None where no image has a label.
+        f1: of all labels together, at the model's threshold.
+        f1_macro: mean over the classes.
+        loss: binary cross-entropy (nats), a mean over classes and images.
+        images: how many images it was measured on.
+        classes: the figures of every class of the data.
+        skipped: the images that could not be read, each with the reason.
+        measured_on: which images these are, in words.
+    """
+
+    mean_average_precision: float | None
+    f1: float
+    f1_macro: float
+    loss: float
+    images: int
+    classes: tuple[LabelFigures, ...]
+    skipped: tuple[str, ...]
+    measured_on: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +149,7 @@ def evaluate(
     save_mistakes: str | Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     columns: data_.Columns = data_.Columns(),  # noqa: B008  immutable
-) -> Evaluation:
+) -> Evaluation | LabelEvaluation:
     """Returns how good a model is on images it was not trained on, as far as that is known.
 
     These are, in this order: the held-out images of data that has a split of its own; those that training held out,
@@ -136,15 +181,24 @@ def evaluate(
     if splits.held_out is None and trained is not None and trained.fingerprint != splits.train.fingerprint():
         splits = data_.open(data, columns=columns)  # training may have left out broken images
     info = splits.train.info
-    outputs, names = predictor.views.task.outputs_of(info), predictor.views.task.class_names
+    task = predictor.views.task
+    if info.task != task.name:
+        raise DataError(
+            f"{info.name} is data for the task {info.task!r}, the model has learned {task.name!r}; try another table, "
+            "or --label-separator where a text holds several labels"
+        )
+    outputs, names = task.outputs_of(info), task.class_names
     assert names is not None
+    if save_mistakes is not None and isinstance(task, MultiLabel):
+        raise ConfigError("save_mistakes: got a model that gives several labels, expected one that gives one class")
     parts, measured_on = chosen(splits, trained, held_out, seed, all)
     if save_mistakes is not None:  # a folder that cannot be made is found before anything is measured
         try:
             Path(save_mistakes).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{save_mistakes}: cannot be made ({error.strerror or error})") from error
-    tally, total, done = _Tally(outputs), sum(map(len, parts)), 0
+    tally: _Tally | _LabelTally = _LabelTally(outputs, task) if isinstance(task, MultiLabel) else _Tally(outputs)
+    total, done = sum(map(len, parts)), 0
     samples = (part[i] for part in parts for i in range(len(part)))
     stream = predictor.stream(samples, batch_size)
     while some := list(islice(stream, batch_size)):
@@ -154,10 +208,13 @@ def evaluate(
             on_progress(done, total)
     if not tally.images:
         raise DataError(f"{info.name}: none of {total} images could be read; the first: {tally.broken[0]}")
+    if isinstance(tally, _LabelTally):
+        return tally.result([names[k] for k in outputs], info.skipped, measured_on)
+    assert isinstance(task, Classify)
     found = tally.confusion.compute()
     wrong = sorted(tally.wrong, key=lambda item: -item[3])
     if save_mistakes is not None:
-        _draw(wrong[:SHEET], predictor.views.task, Path(save_mistakes))
+        _draw(wrong[:SHEET], task, Path(save_mistakes))
     rows = [_figures(names[k], k, found["confusion"]) for k in outputs]
     return Evaluation(
         accuracy=found["accuracy"],
@@ -204,6 +261,36 @@ class _Tally:
         for i in (likeliest != targets).nonzero().flatten().tolist():
             taken = int(likeliest[i])
             self.wrong.append((read[i][0], int(targets[i]), taken, float(log_p[i, taken].exp())))
+
+
+class _LabelTally:
+    """Adds up predictions of several labels.
+
+    Args:
+        outputs: for every class of the data the model's output that stands for it.
+        task: gives the metric.
+    """
+
+    def __init__(self, outputs: Sequence[int], task: MultiLabel) -> None:
+        self.outputs, self.metric = list(outputs), task.metric()
+        self.images = 0
+        self.broken: list[str] = []
+
+    def add(self, some: Sequence[tuple[Sample, Any]]) -> None:
+        """Adds samples with their predictions or the errors that reading them raised."""
+        read = [(sample, found) for sample, found in some if not isinstance(found, SwindowError)]
+        self.broken += [str(found) for _, found in some if isinstance(found, SwindowError)]
+        if read:
+            targets = torch.tensor(np.stack([sample.target for sample, _ in read]))
+            self.metric.update([found[self.outputs] for _, found in read], targets)
+            self.images += len(read)
+
+    def result(self, names: Sequence[str], skipped: Sequence[str], measured_on: str) -> LabelEvaluation:
+        """Returns the figures."""
+        found = self.metric.compute()
+        rows = found.pop("labels")
+        classes = tuple(LabelFigures(name, **row) for name, row in zip(names, rows, strict=True))
+        return LabelEvaluation(**found, classes=classes, skipped=(*skipped, *self.broken), measured_on=measured_on)
 
 
 def _figures(name: str, k: int, counts: Sequence[Sequence[int]]) -> ClassFigures:

@@ -13,7 +13,7 @@ import torch
 from ..card import ModelCard
 from ..data import Sample
 from ..errors import ConfigError, DataError
-from ..tasks import Classify, Example, task_of
+from ..tasks import Classify, Example, MultiLabel, task_of
 from .runtimes import Runtime
 
 
@@ -21,7 +21,7 @@ class Member(NamedTuple):
     """What runs a model, and the task that prepares its inputs and reads its outputs."""
 
     runtime: Runtime
-    task: Classify
+    task: Classify | MultiLabel
 
 
 class Piece(NamedTuple):
@@ -115,7 +115,7 @@ class Views:
         return self.task.merge(predictions)
 
 
-def _order(task: Classify, first: Classify) -> torch.Tensor | None:
+def _order(task: Classify | MultiLabel, first: Classify | MultiLabel) -> torch.Tensor | None:
     """For every class of the first model, which output of another it is; None: the same order."""
     if task.class_names == first.class_names:
         return None

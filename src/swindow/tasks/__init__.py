@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..card import ModelCard
 from ..errors import InputError
 from .classify import Classify, ClassifySettings, Confusion
 from .images import ImageTask, Prediction, check_takes_images
+from .multilabel import Labels, MultiLabel, MultiLabelSettings
 from .task import Batch, Example, Metric, Task
 
 __all__ = [
@@ -15,7 +18,11 @@ __all__ = [
     "ClassifySettings",
     "Confusion",
     "Example",
+    "ImageTask",
+    "Labels",
     "Metric",
+    "MultiLabel",
+    "MultiLabelSettings",
     "Prediction",
     "Task",
     "check_takes_images",
@@ -23,10 +30,13 @@ __all__ = [
 ]
 
 # The tasks that data can ask for by name (``DataInfo.task``), each with the class of its settings.
-TASKS = {"classify": (Classify, ClassifySettings)}
+TASKS: dict[str, tuple[Any, Any]] = {
+    "classify": (Classify, ClassifySettings),
+    "multilabel": (MultiLabel, MultiLabelSettings),
+}
 
 
-def task_of(card: ModelCard | None) -> type[Classify]:
+def task_of(card: ModelCard | None) -> type[Classify] | type[MultiLabel]:
     """Returns the task that a model has learned; where its card does not say, classification.
 
     Raises:

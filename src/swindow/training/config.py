@@ -96,6 +96,8 @@ class TrainConfig:
         patience: stop when no epoch of the last so many was better than the best before; by default train all epochs.
         image_column: the column of a table that holds the images; by default guessed by its name.
         label_column: the column of a table that holds the classes; by default guessed by its name.
+        label_separator: what stands between the labels of an image in a text of a table, where images have several;
+            by default a text is one class.
         limit: use at most so many training and so many held-out images, evenly from all classes: for a quick try.
         fraction: use this fraction of the training images of each class; all held-out images are used.
         held_out: fraction of the images of each class that is used for evaluation and not for training; ignored where
@@ -150,6 +152,7 @@ class TrainConfig:
     patience: int | None = None
     image_column: str | None = None
     label_column: str | None = None
+    label_separator: str | None = None
     limit: int | None = None
     fraction: float | None = None
     held_out: float = 0.2

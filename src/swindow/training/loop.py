@@ -109,7 +109,7 @@ def train(
         stack.callback(progress.finished)
         here.on_first(lambda: stack.enter_context(folder.held(asked.out)))
         start = None if asked.weights is None else load_parts(asked.weights)
-        columns = data_.Columns(asked.image_column, asked.label_column)
+        columns = data_.Columns(asked.image_column, asked.label_column, asked.label_separator)
         found = data_.open(data, verify=False, columns=columns).train
         task, choice = chosen(task, asked, found, start)  # first: wrong settings are found before images are decoded
         splits, held_out = opened(data, asked, progress)
@@ -130,7 +130,7 @@ def opened(
     data: Splits | Dataset | str | Path, settings: TrainConfig, progress: Progress
 ) -> tuple[Splits, HeldOut | None]:
     """Returns the data in two, and what was held out of it here; None where it has a split of its own."""
-    columns = data_.Columns(settings.image_column, settings.label_column)
+    columns = data_.Columns(settings.image_column, settings.label_column, settings.label_separator)
     splits = data_.open(data, settings.verify, progress.verified, columns)
     how = None
     if splits.held_out is None:

@@ -31,7 +31,7 @@ def show_batch(data: Splits | Dataset | str | Path, settings: TrainConfig, path:
         OutputError: the picture cannot be written.
     """
     start = None if settings.weights is None else load_parts(settings.weights)
-    columns = Columns(settings.image_column, settings.label_column)
+    columns = Columns(settings.image_column, settings.label_column, settings.label_separator)
     task, choice = chosen(None, settings, open_data(data, verify=False, columns=columns).train, start)
     s = choice.settings
     splits, _ = opened(data, s, Progress())

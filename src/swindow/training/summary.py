@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .. import data
 from ..card import HeldOut
 from ..data import Splits
@@ -33,9 +31,8 @@ def of_data(splits: Splits, how: HeldOut | None) -> list[str]:
     lines = [
         f"data: {info.name}, {len(splits.train):,} images to train on, {len(splits.held_out):,} held out ({split})"
     ]
-    labels = splits.train.labels()
-    if labels is not None:
-        counts = np.bincount(labels, minlength=len(info.class_names)).tolist()
+    counts = data.class_counts(splits.train)
+    if any(counts):
         smallest = sorted(zip(counts, info.class_names, strict=True))[:3]
         named = ", ".join(f"{name} ({count:,} to train on)" for count, name in smallest)
         lines.append(f"classes: {len(counts)}; the smallest: {named}")
