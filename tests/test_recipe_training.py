@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -23,7 +24,7 @@ from swindow.data import DataInfo, ImageArray, Sample, Splits, Subset
 from swindow.data.augment import called
 from swindow.errors import ConfigError, DataError
 from swindow.tasks import Batch, Classify, ClassifySettings
-from swindow.training import Progress, TrainConfig, train
+from swindow.training import Progress, TrainConfig, plots, train
 from swindow.training.feed import Batches, Plan
 from swindow.training.learner import Learner
 from swindow.training.optimizer import parameter_groups
@@ -426,3 +427,52 @@ def test_augmentation_of_other_libraries(library, monkeypatch):
     assert not torch.equal(first, other)
     assert first.min() >= -2.5001
     assert first.max() <= 2.5001
+
+
+def test_weights_drawn_by_their_inputs():
+    info = DataInfo("pets", class_names=("cat", "dog"))
+    torch.manual_seed(0)
+    model = Classify(ClassifySettings(variant="swin_micro", init="fan_in")).build(info)
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear) and layer.weight.numel() > 2000:
+            assert layer.weight.detach().std() == pytest.approx(layer.in_features**-0.5, rel=0.1), name
+            assert layer.bias is None or not layer.bias.any()
+    with pytest.raises(ConfigError, match="init: got 'xavier', expected 'published' or 'fan_in'"):
+        ClassifySettings(init="xavier")
+
+
+def test_cifar_10_trains_by_its_recipe(shared, tmp_path, run):
+    code, out, err = run(
+        "train", shared("data", "cifar10"), "--limit", 200, "--epochs", 1, "--no-verify", "--workers", 0, "--out",
+        tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "recipe scratch-small: images of 32 pixels, no weights to start from; as asked for: epochs 1" in out
+    assert "200 images to train on, 200 held out (its own split)" in out
+    assert "567,046 parameters, images of 32 x 32 pixels" in out
+
+
+def test_pictures_of_long_names_and_many_classes(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, _save=Figure.savefig, **k: (figures.append(self), _save(self, *a, **k))
+    )
+    names = [f"a rather long name of a class, the one with the number {i}" for i in range(60)]
+    counts = np.eye(60, dtype=int) * 9
+    counts[3, 7] = counts[20, 50] = 5  # the mistakes
+    plots.confusion(counts.tolist(), names, tmp_path / "confusion.png")
+    labels = [text.get_text() for text in figures[0].axes[0].get_yticklabels()]
+    assert len(labels) == 40
+    assert max(map(len, labels)) <= 24
+    assert {label.rsplit(" ")[-1] for label in labels} >= {"3", "7", "20", "50"}
+    edges = [text.get_window_extent() for text in figures[0].axes[0].get_yticklabels()]
+    assert min(edge.x0 for edge in edges) >= 0, "no name is cut off by the border"
+    history = [
+        {"epoch": e, "train_loss": 2 / e, "loss": 2.5 / e, "ema_loss": 2.2 / e, "accuracy": 0.1 * e} for e in (1, 2)
+    ]
+    plots.curves(history, tmp_path / "curves.png")
+    loss, accuracy = figures[1].axes
+    assert [line.get_label() for line in loss.lines] == [
+        "training data (augmented)", "held-out data", "held-out data, averaged weights"
+    ]  # fmt: skip
+    assert [line.get_label() for line in accuracy.lines] == ["held-out data"]

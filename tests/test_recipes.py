@@ -85,6 +85,7 @@ def test_data_decides_what_is_not_asked_for():
     assert found.task == {
         "variant": "swin_nano",
         "drop_path_rate": None,
+        "init": "published",
         "frozen_stages": None,
         "linear_probe": False,
         "preprocess": Preprocess((16, 16), "squash", mean=(0.305,), std=(0.376,)),

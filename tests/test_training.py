@@ -172,7 +172,11 @@ def test_no_worker_outlives_a_killed_run(tmp_path):
     assert alive() == []
 
 
-def test_sigkill_at_any_moment(tmp_path):
+STRONG = ["--ema", "0.9", "--mixup", "0.8", "--cutmix", "1", "--auto-augment", "randaugment", "--erase", "0.25"]
+
+
+@pytest.mark.parametrize("more", [[], STRONG], ids=["plain", "everything"])
+def test_sigkill_at_any_moment(more, tmp_path):
     """A real process, killed hard several times, with the command line that a user would give again."""
 
     def command(out):
@@ -188,7 +192,7 @@ def test_sigkill_at_any_moment(tmp_path):
             "--device",
             "cpu",
         ]
-        return [sys.executable, "-m", "swindow", "train", "digits", *options, "--out", str(out)]
+        return [sys.executable, "-m", "swindow", "train", "digits", *options, *more, "--out", str(out)]
 
     subprocess.run(command(tmp_path / "whole"), check=True, env=ENVIRONMENT, capture_output=True)
     kills = 0
@@ -206,6 +210,9 @@ def test_sigkill_at_any_moment(tmp_path):
     subprocess.run(command(tmp_path / "run"), check=True, env=ENVIRONMENT, capture_output=True)
     assert kills >= 2
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
+    if more:
+        first, second = (load_file(tmp_path / name / "ema.safetensors") for name in ("run", "whole"))
+        assert all(torch.equal(first[name], second[name]) for name in first)
     lines = [[json.loads(x) for x in (tmp_path / name / "metrics.jsonl").open()] for name in ("run", "whole")]
     assert without_time(lines[0]) == without_time(lines[1])
     assert {p.name for p in (tmp_path / "run").glob(".*")} == set()  # nothing half-written is left
@@ -800,7 +807,12 @@ def test_a_data_set_is_split_and_the_card_says_how(tmp_path):
     card = swindow.load(result.out / "model.safetensors").card
     assert card.split == HeldOut(0.3, 5, True, dataset.fingerprint())
     assert (card.task, card.data, card.class_names) == ("classify", "photos", ("cat", "dog"))
-    assert card.settings == {"variant": "swin_nano", "augment": "crop", "label_smoothing": 0.1}
+    assert card.settings == {
+        "variant": "swin_nano",
+        "init": "fan_in",
+        "augment": "crop",
+        "label_smoothing": 0.1,
+    }
     assert card.preprocess == Preprocess((8, 8), crop_fraction=1.0, value_range=(0, 4095))
     assert swindow.load(train(some_digits(), small(tmp_path, out=tmp_path / "own", epochs=1)).out).card.split is None
 

@@ -22,6 +22,7 @@ from ..errors import ConfigError, DataError, InputError, shortened
 from ..media import prepare, to_tensor
 from ..models import SwinTransformer, create
 from ..models.assemble import assemble
+from ..models.init import fan_in_
 from ..sizes import image_size
 from ..variants import variant_config
 from .task import Batch, Example
@@ -41,6 +42,7 @@ class ImageSettings:
         variant: the architecture of a new model; weights to start from bring their own.
         drop_path_rate: stochastic depth of the last block (fraction); None: as in the variant or the weights.
         preprocess: how an image becomes the model's input.
+        init: how random weights are drawn: "published", or "fan_in" (``models.init.fan_in_``).
         frozen_stages: as of SwinConfig, in training only; None: everything is trained.
         linear_probe: only the head is trained.
         augment: the augmentation of training images, one of ``data.AUGMENTS``, or a function (``data.augment.called``).
@@ -54,6 +56,7 @@ class ImageSettings:
     variant: str | None = None
     drop_path_rate: float | None = None
     preprocess: Preprocess = Preprocess()  # noqa: RUF009  frozen
+    init: str = "published"
     frozen_stages: int | None = None
     linear_probe: bool = False
     augment: str | Callable[[Any], Any] = "none"
@@ -71,6 +74,8 @@ class ImageSettings:
             raise ConfigError("got a function for augment, and color_jitter or auto_augment; expected only one of them")
         if self.auto_augment not in POLICIES:
             raise ConfigError(f"auto_augment: got {self.auto_augment!r}, expected one of {', '.join(POLICIES)}")
+        if self.init not in ("published", "fan_in"):
+            raise ConfigError(f"init: got {self.init!r}, expected 'published' or 'fan_in'")
         if not 0 <= self.erase <= 1:
             raise ConfigError(f"erase: got {self.erase!r}, expected a probability from 0 to 1")
         for name in ("mixup", "cutmix", "color_jitter"):
@@ -152,6 +157,8 @@ class ImageTask:
             fields["drop_path_rate"] = s.drop_path_rate
         if parts is None:
             model = create(s.variant or "", in_chans=s.preprocess.channels, **fields)
+            if s.init == "fan_in":
+                fan_in_(model)
         else:
             check_takes_images(parts.config)
             parts = adapted(parts, {**fields, **UNUSED})

@@ -12,6 +12,7 @@ from ..card import name_of
 from ..errors import ConfigError
 
 _KNOWN: dict[str, tuple[str, ...]] = {
+    "init": ("published", "fan_in"),
     "augment": ("photo", "crop", "affine", "none"),
     "auto_augment": ("none", "randaugment", "trivialaugment"),
     "balance": ("none", "loss", "sampling"),
@@ -47,6 +48,8 @@ class TrainConfig:
         variant: the model to train, one of those that 'swindow variants' lists.
         weights: a checkpoint to start from, or the name of published weights; it decides the architecture too. By
             default the weights are random.
+        init: how random weights are drawn: published (standard deviation 0.02), or fan_in (1 over the square root of a
+            layer's inputs), with which narrow models learn faster.
         out: the folder for everything that the run writes. If a run was stopped there, it goes on.
         epochs: passes over the training images.
         batch_size: images per step of the optimizer, in all processes and all accumulated parts together.
@@ -117,6 +120,7 @@ class TrainConfig:
     recipe: str | None = None
     variant: str | None = None
     weights: str | Path | None = None
+    init: Literal["published", "fan_in"] | None = None
     out: Path = Path("runs/train")
     epochs: int | None = None
     batch_size: int | None = None
@@ -202,6 +206,7 @@ class TrainConfig:
 class RunSettings(TrainConfig):
     """The settings of a run in which all that a recipe says is decided; ``recipes.choose`` makes them."""
 
+    init: Literal["published", "fan_in"] = "published"
     epochs: int = 30
     batch_size: int = 32
     optimizer: str = "adamw"

@@ -38,6 +38,7 @@ class Recipe:
     source: str
     variant: str = "swin_tiny"
     image_size: int | None = None
+    init: str = "published"
     epochs: int = 30
     batch_size: int = 32
     optimizer: str = "adamw"
@@ -156,6 +157,7 @@ RECIPES = {
         about="small images (up to 64 pixels, like CIFAR) from scratch",
         source="ours",
         variant="swin_nano",
+        init="fan_in",
         epochs=60,
         batch_size=128,
         lr=2e-3,
@@ -283,7 +285,7 @@ def choose(
 
 # Settings of a run that are settings of its task.
 OF_THE_TASK = (
-    "variant", "frozen_stages", "linear_probe", "label_smoothing", "drop_path_rate", "augment", "color_jitter",
+    "variant", "init", "frozen_stages", "linear_probe", "label_smoothing", "drop_path_rate", "augment", "color_jitter",
     "auto_augment", "erase", "mixup", "cutmix",
 )  # fmt: skip
 
