@@ -465,6 +465,7 @@ def test_pictures_of_long_names_and_many_classes(tmp_path, monkeypatch):
     assert len(labels) == 40
     assert max(map(len, labels)) <= 24
     assert {label.rsplit(" ")[-1] for label in labels} >= {"3", "7", "20", "50"}
+    figures[0].draw_without_rendering()
     edges = [text.get_window_extent() for text in figures[0].axes[0].get_yticklabels()]
     assert min(edge.x0 for edge in edges) >= 0, "no name is cut off by the border"
     history = [
