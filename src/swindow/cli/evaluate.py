@@ -149,7 +149,8 @@ def _rows(found: Evaluation) -> list[tuple[str, ...]]:
     numbers = {name: k for k, name in enumerate(found.names)}
     for row in found.classes:
         k = numbers[row.name]
-        others = sorted((-n, found.names[j]) for j, n in enumerate(found.confusion[k]) if n and j != k)
+        counts = () if found.confusion is None else found.confusion[k]
+        others = sorted((-n, found.names[j]) for j, n in enumerate(counts) if n and j != k)
         figures = ("-" if value is None else f"{value:.4f}" for value in (row.recall, row.precision, row.f1))
         taken = ", ".join(f"{name} ({-n})" for n, name in others[:3]) + (", ..." if len(others) > 3 else "")
         rows.append((row.name, str(row.images), str(row.right), *figures, taken))

@@ -92,7 +92,9 @@ def train(
     if show_batch is not None:
         from ..training.preview import show_batch as show
 
-        output.say(show(data, settings, show_batch))
+        progress = ConsoleProgress(output.console)
+        output.say(show(data, settings, show_batch, progress))
+        progress.finished()
         output.result(f"made {show_batch}: the first batch of training images, after all random changes")
         output.put({"picture": str(show_batch)})
         return 0
@@ -104,10 +106,14 @@ def train(
         result = run(data, settings, overwrite=overwrite, allow_changes=allow_changes, progress=progress)
     except KeyboardInterrupt as stop:
         raise type(stop)(*_going_on(settings.out, progress.saved_step, overwrite)) from None
+
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
     best, first = result.best, next(name for name in ("accuracy", "mean_average_precision") if name in result.best)
     output.result(
-        f"{first.replace('_', ' ')} {result.metrics[first]:.4f} on {result.images} held-out images after the last "
-        f"epoch (best {best[first]:.4f}, epoch {best['epoch']})"
+        f"{first.replace('_', ' ')} {shown(result.metrics[first])} on {result.images} held-out images after the last "
+        f"epoch (best {shown(best[first])}, epoch {best['epoch']})"
     )
     made = (name for name in FILES if (result.out / name).exists())
     output.say(f"made in {result.out}: {', '.join(made)}")

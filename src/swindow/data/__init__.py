@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ..errors import ConfigError
 from .augment import AUGMENTS, Augment
 from .digits import Digits, ImageArray, digits
 from .folder import ImageFolder, folder, image_suffixes, images_in, is_image
@@ -55,13 +56,18 @@ def open(
     ``data.folder`` and ``data.table``.
 
     Raises:
+        ConfigError: there are columns, but no table.
         DataError: the data is absent or unusable.
     """
+    table_ = isinstance(data, (str, Path)) and str(data) != "digits" and is_table(data)
+    if columns != Columns() and not table_:
+        raise ConfigError(f"got columns of a table ({', '.join(filter(None, columns))}), but the data is no table")
     if isinstance(data, Splits):
         return data
     if str(data) == "digits":
         return digits()
-    if isinstance(data, (str, Path)) and is_table(data):
+    if table_:
+        assert isinstance(data, (str, Path))
         return table(data, verify, on_progress, columns)
     if isinstance(data, (str, Path)):
         return folder(data, verify, on_progress)

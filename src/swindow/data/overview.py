@@ -67,16 +67,19 @@ class Overview:
         return part[i].key
 
     def labels(self) -> np.ndarray | None:
-        """Returns the class of every image (images,), -1 where it has none; None where no image has a class."""
-        found = [None if part is None else part.labels() for part in self.splits]
-        if found[0] is None:
-            return None
-        return np.concatenate([labels for labels in found if labels is not None])
+        """Returns the class of every image (images,); None where images have none, or several labels."""
+        return _labels(self.splits)
 
     def image(self, number: int) -> Image.Image:
         """Returns an image for people to look at: 8-bit RGB. Raises DataError."""
         part, i = _place(self.splits, number)
         return picture(convert(part[i].media.decode(), _COLOUR))
+
+
+def _labels(splits: Splits) -> np.ndarray | None:
+    found = [part.labels() for part in splits if part is not None]
+    known = [labels for labels in found if labels is not None]
+    return np.concatenate(known) if len(known) == len(found) else None
 
 
 def _place(splits: Splits, number: int) -> tuple[Dataset, int]:
@@ -87,12 +90,21 @@ def _place(splits: Splits, number: int) -> tuple[Dataset, int]:
 
 
 class _Looked(NamedTuple):
-    """What is kept of an image: its size, mode, a hash of its pixels, and its difference hash (256,) of -1 and 1."""
+    """What is kept of an image.
+
+    Attributes:
+        size: height and width in pixels.
+        mode: of Pillow.
+        pixels: a hash of all pixels.
+        bits: (256,) int8, its difference hash as -1 and 1.
+        levels: (1024,) uint8, its grey levels at 32 x 32 pixels.
+    """
 
     size: tuple[int, int]
     mode: str
     pixels: bytes
     bits: np.ndarray
+    levels: np.ndarray
 
 
 def overview(splits: Splits, on_progress: Callable[[int, int], None] | None = None) -> Overview:
@@ -122,15 +134,15 @@ def overview(splits: Splits, on_progress: Callable[[int, int], None] | None = No
     numbers = np.array(sorted(looked), np.int64)
     border = len(splits.train) if splits.held_out is not None else None
     twice = list(_equal(looked))
-    labels = Overview(splits, {}, {}, (), (), ()).labels()
+    labels = _labels(splits)
     exact = {(a, b) for a, b in twice if border is None or a < border <= b}
-    near = {pair for pair in _near(looked, numbers, border) if pair not in exact and _alike(splits, *pair)}
+    pairs = exact | set(_near(looked, numbers, border))
     return Overview(
         splits,
         {number: item.size for number, item in looked.items()},
         dict(Counter(item.mode for item in looked.values()).most_common()),
         tuple(unreadable),
-        tuple(Duplicate(a, b, (a, b) in exact) for a, b in sorted(exact | near)),
+        tuple(Duplicate(a, b, looked[a].pixels == looked[b].pixels) for a, b in sorted(pairs)),
         tuple(Duplicate(a, b, True) for a, b in twice if labels is not None and labels[a] != labels[b]),
     )
 
@@ -140,12 +152,14 @@ def _look(splits: Splits, number: int) -> _Looked | str:
     part, i = _place(splits, number)
     try:
         image = part[i].media.decode()
-        grey = _grey(image, (GRID + 1, GRID))
+        mode = image.mode
+        image = image.convert("RGBA") if image.mode in ("P", "PA") else image  # else palettes would be left out
+        grey, levels = (_grey(image, size) for size in ((GRID + 1, GRID), (32, 32)))
     except DataError as error:
         return str(error)
     content = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).digest()
     bits = np.where(grey[:, 1:] > grey[:, :-1], 1, -1).astype(np.int8).ravel()  # (256,)
-    return _Looked((image.height, image.width), image.mode, content, bits)
+    return _Looked((image.height, image.width), mode, content, bits, levels.round().astype(np.uint8).ravel())
 
 
 def _grey(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
@@ -165,29 +179,28 @@ def _equal(looked: dict[int, _Looked]) -> Iterator[tuple[int, int]]:
 
 
 def _near(looked: dict[int, _Looked], numbers: np.ndarray, border: int | None) -> Iterator[tuple[int, int]]:
-    """Pairs of images whose difference hashes are close; with a border, of one below it and one from it on."""
+    """Pairs of images that look nearly the same; with a border, of one below it and one from it on."""
     numbers = numbers[[min(looked[number].size) >= SMALLEST for number in numbers.tolist()]]
     if not len(numbers):
         return
     bits = np.stack([looked[number].bits for number in numbers.tolist()]).astype(np.float32)  # (images, 256)
+    levels = np.stack([looked[number].levels for number in numbers.tolist()])  # (images, 1024)
     split = len(numbers) if border is None else int((numbers < border).sum())
     rest = bits if border is None else bits[split:]
     for start in range(0, split, PORTION):
         agree = bits[start : min(start + PORTION, split)] @ rest.T  # (portion, others): 256 - 2 x bits that differ
-        for i, j in zip(*np.nonzero(agree >= bits.shape[1] - 2 * FAR), strict=True):
-            one, other = start + int(i), int(j) + (0 if border is None else split)
-            if one < other:
-                yield int(numbers[one]), int(numbers[other])
+        ones, others = np.nonzero(agree >= bits.shape[1] - 2 * FAR)
+        ones, others = ones + start, others + (0 if border is None else split)
+        for part in range(0, len(ones), PORTION):
+            some = slice(part, part + PORTION)
+            a, b = ones[some], others[some]
+            alike = (a < b) & _alike(levels[a], levels[b])
+            yield from zip(numbers[a[alike]].tolist(), numbers[b[alike]].tolist(), strict=True)
 
 
-def _alike(splits: Splits, one: int, other: int) -> bool:
-    """Whether two images have nearly the same grey levels, and have something in them."""
-    levels = []
-    for number in (one, other):
-        part, i = _place(splits, number)
-        levels.append(_grey(part[i].media.decode(), (32, 32)))
-    one_std, other_std = (float(level.std()) for level in levels)
-    if min(one_std, other_std) < FLAT:
-        return False
-    covariance = float(((levels[0] - levels[0].mean()) * (levels[1] - levels[1].mean())).mean())
-    return covariance / (one_std * other_std) >= ALIKE
+def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whether grey levels (pairs, 1024) are correlated, and have something in them: (pairs,) bool."""
+    one, other = (x.astype(np.float32) - x.mean(1, keepdims=True, dtype=np.float32) for x in (one, other))
+    stds = np.sqrt(np.square(one).mean(1)), np.sqrt(np.square(other).mean(1))
+    enough = np.minimum(*stds) >= FLAT
+    return enough & ((one * other).mean(1) >= ALIKE * stds[0] * stds[1])

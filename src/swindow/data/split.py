@@ -64,11 +64,11 @@ def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple
 
 
 def limited(data: Splits, limit: int | None, fraction: float | None, seed: int) -> Splits:
-    """Returns fewer samples of data, evenly from all classes.
+    """Returns fewer samples of data, evenly from all classes, at least one of each.
 
     Args:
         data: what to train on and what is held out.
-        limit: at most so many samples of each; None: all.
+        limit: about so many samples of each of the two; None: all.
         fraction: so much of the training samples; None: all.
         seed: decides which samples.
     """
@@ -77,9 +77,12 @@ def limited(data: Splits, limit: int | None, fraction: float | None, seed: int) 
         if share >= 1:
             return dataset
         labels = dataset.labels()
-        of = [0] * len(dataset) if labels is None else labels.tolist()
-        _, chosen = stratified_split(of, share, seed)
-        return Subset(dataset, tuple(chosen))
+        of = np.zeros(len(dataset), np.int64) if labels is None else labels
+        chosen: list[int] = []
+        for c in np.unique(of):
+            members = np.random.default_rng((seed, int(c))).permutation(np.flatnonzero(of == c))
+            chosen += members[: max(1, round(len(members) * share))].tolist()
+        return Subset(dataset, tuple(sorted(chosen)))
 
     def share(dataset: Dataset) -> float:
         return 1.0 if limit is None else limit / len(dataset)
@@ -95,10 +98,17 @@ def class_counts(dataset: Dataset) -> list[int]:
         return np.bincount(labels, minlength=classes).tolist()
     counts = np.zeros(classes, np.int64)
     for i in range(len(dataset)):
-        target = dataset[i].target
+        target = _target(dataset, i)
         if isinstance(target, np.ndarray) and target.shape == counts.shape:  # several labels: 0 and 1 for every class
             counts += target
     return counts.tolist()
+
+
+def _target(dataset: Dataset, i: int) -> Any:
+    """The target of a sample, without its media where the data can tell."""
+    if isinstance(dataset, Subset):
+        return _target(dataset.dataset, dataset.indices[i])
+    return dataset.target(i) if hasattr(dataset, "target") else dataset[i].target
 
 
 def balanced(dataset: Dataset) -> np.ndarray:

@@ -69,12 +69,14 @@ class Table:
     def __getitem__(self, i: int) -> Sample:
         number, row = self.rows[i]
         path = Path(self.files[number])
-        key, target = f"{path.name}:{row}", self.classes[i]
-        media = _media(_images(str(path), self.column)[row], path, key)
-        return Sample(media, self._indicators(target) if isinstance(target, tuple) else target, key)
+        key = f"{path.name}:{row}"
+        return Sample(_media(_images(str(path), self.column)[row], path, key), self.target(i), key)
 
-    def _indicators(self, labels: Sequence[int]) -> np.ndarray:
-        """Several labels as an array (classes,) of 0 and 1."""
+    def target(self, i: int) -> Any:
+        """Returns the class of a row; of several labels an array (classes,) of 0 and 1. Reads no image."""
+        labels = self.classes[i]
+        if not isinstance(labels, tuple):
+            return labels
         found = np.zeros(len(self.info.class_names), np.uint8)
         found[list(labels)] = 1
         return found

@@ -143,8 +143,10 @@ class Findings:
 
     def _probability(self, target: int) -> tuple[str, float]:
         """The name of a class, and its probability."""
-        names = self.model.card.class_names if self.model.card else None
-        return (names[target] if names else f"class {target}"), float(self.seen["head"][0].float().softmax(-1)[target])
+        card, logits = self.model.card, self.seen["head"][0].float()
+        names = card.class_names if card else None
+        p = logits.sigmoid() if card and card.settings.get("activation") == "sigmoid" else logits.softmax(-1)
+        return (names[target] if names else f"class {target}"), float(p[target])
 
     def figures(self) -> dict[str, Callable[[], Figure]]:
         """Returns what draws each figure, by name, in the order of the chapters."""

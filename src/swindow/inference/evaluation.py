@@ -119,7 +119,8 @@ class Evaluation:
         macro: means of recall, precision and f1 over the classes that have images.
         mistakes: those images whose likeliest class is wrong, the most certain mistakes first.
         skipped: the images that could not be read, each with the reason.
-        confusion: (outputs, outputs) counts, true class by predicted class, over all classes of the model.
+        confusion: (outputs, outputs) counts, true class by predicted class, over all classes of the model; None for
+            more than 2000 classes.
         names: the names of the model's classes, in the order of its outputs.
         measured_on: which images these are, in words.
     """
@@ -133,7 +134,7 @@ class Evaluation:
     macro: dict[str, float]
     mistakes: tuple[Mistake, ...]
     skipped: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: tuple[tuple[int, ...], ...] | None
     names: tuple[str, ...]
     measured_on: str
 
@@ -215,7 +216,9 @@ def evaluate(
     wrong = sorted(tally.wrong, key=lambda item: -item[3])
     if save_mistakes is not None:
         _draw(wrong[:SHEET], task, Path(save_mistakes))
-    rows = [_figures(names[k], k, found["confusion"]) for k in outputs]
+    assert tally.confusion.sums is not None
+    sums = tally.confusion.sums.tolist()
+    rows = [_figures(names[k], *(row[k] for row in sums)) for k in outputs]
     return Evaluation(
         accuracy=found["accuracy"],
         loss=found["loss"],
@@ -226,7 +229,7 @@ def evaluate(
         macro=_macro(rows),
         mistakes=tuple(Mistake(sample.key, names[truth], names[taken], p) for sample, truth, taken, p in wrong),
         skipped=(*info.skipped, *tally.broken),
-        confusion=tuple(map(tuple, found["confusion"])),
+        confusion=tuple(map(tuple, found["confusion"])) if "confusion" in found else None,
         names=names,
         measured_on=measured_on,
     )
@@ -293,9 +296,15 @@ class _LabelTally:
         return LabelEvaluation(**found, classes=classes, skipped=(*skipped, *self.broken), measured_on=measured_on)
 
 
-def _figures(name: str, k: int, counts: Sequence[Sequence[int]]) -> ClassFigures:
-    """The figures of the class of output ``k``; the definitions are those of scikit-learn, with 0 for 0 of 0."""
-    images, right, taken = sum(counts[k]), counts[k][k], sum(row[k] for row in counts)
+def _figures(name: str, images: int, taken: int, right: int) -> ClassFigures:
+    """The figures of a class; the definitions are those of scikit-learn, with 0 for 0 of 0.
+
+    Args:
+        name: of the class.
+        images: how many show it.
+        taken: how many are taken for it.
+        right: how many of these show it.
+    """
     precision = right / taken if taken else 0.0
     if not images:
         return ClassFigures(name, 0, 0, None, precision, None)

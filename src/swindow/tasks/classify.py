@@ -100,6 +100,7 @@ class Classify(ImageTask):
 
 TOP = 5  # likeliest classes of which one is right for the top-5 accuracy
 ENOUGH = 2 * TOP  # classes: with fewer, most answers would be right
+MOST = 2000  # classes of which it is counted which is taken for which: 32 MB
 BINS = 15  # of probabilities, for the calibration error
 
 
@@ -107,7 +108,10 @@ class Confusion:
     """Counts how often images of each class are taken for each class, and adds up what else figures are made of.
 
     Attributes:
-        counts: (classes, classes) int64, true class by likeliest class; None before the first batch.
+        counts: (classes, classes) int64, true class by likeliest class; None before the first batch, and for more than
+            ``MOST`` classes.
+        sums: (3, classes) int64: of every class its images, those taken for it, and those of them that are right; None
+            before the first batch.
         loss: the summed cross-entropy (nats), without label smoothing.
         top: images whose class is among the ``TOP`` likeliest.
         bins: (``BINS``, 3) of images by the probability of their likeliest class: number, sum of these probabilities,
@@ -118,6 +122,7 @@ class Confusion:
 
     def __init__(self) -> None:
         self.counts: Tensor | None = None
+        self.sums: Tensor | None = None
         self.loss, self.top = 0.0, 0
         self.bins = torch.zeros(BINS, 3, dtype=torch.float64)
 
@@ -125,13 +130,17 @@ class Confusion:
         """Adds a batch: the logarithms of probabilities, (classes,) per image, and the true classes (B,)."""
         log_p = torch.stack(list(predictions))  # (B, classes)
         classes = log_p.shape[1]
-        if self.counts is None:
-            self.counts = torch.zeros(classes, classes, dtype=torch.int64)
+        if self.sums is None:
+            self.sums = torch.zeros(3, classes, dtype=torch.int64)
+            self.counts = torch.zeros(classes, classes, dtype=torch.int64) if classes <= MOST else None
         likeliest = log_p.topk(min(TOP, classes)).indices  # (B, 5)
         right = likeliest[:, 0] == targets
         self.loss += float(F.nll_loss(log_p, targets, reduction="sum"))
         self.top += int((likeliest == targets[:, None]).any(1).sum())
-        self.counts.index_put_((targets, likeliest[:, 0]), torch.ones_like(targets), accumulate=True)
+        for row, some in zip(self.sums, (targets, likeliest[:, 0], targets[right]), strict=True):
+            row += torch.bincount(some, minlength=classes)
+        if self.counts is not None:
+            self.counts.index_put_((targets, likeliest[:, 0]), torch.ones_like(targets), accumulate=True)
         p = log_p.amax(1).double().exp()
         self.bins.index_add_(0, (p * BINS).ceil().long().clamp(1, BINS) - 1, torch.stack([p**0, p, right], 1))
 
@@ -139,23 +148,25 @@ class Confusion:
         """Adds what other processes have counted."""
         for other in others:
             self.loss, self.top, self.bins = self.loss + other.loss, self.top + other.top, self.bins + other.bins
+            if other.sums is not None:
+                self.sums = other.sums if self.sums is None else self.sums + other.sums
             if other.counts is not None:
                 self.counts = other.counts if self.counts is None else self.counts + other.counts
 
     def compute(self) -> dict[str, Any]:
-        """Returns the figures and the table "confusion".
+        """Returns the figures and, up to ``MOST`` classes, the table "confusion".
 
         These are loss (nats), accuracy (fraction), images, for more than ten classes top5 (fraction), and
         calibration_error: how far the probability of the likeliest class is from how often it is right, a mean over
         ``BINS`` bins weighted by their images (Guo et al. 2017, section 2; a fraction).
         """
-        assert self.counts is not None, "no image was counted"
-        images = int(self.counts.sum())
+        assert self.sums is not None, "no image was counted"
+        images = int(self.sums[0].sum())
         return {
             "loss": self.loss / images,
-            "accuracy": int(self.counts.trace()) / images,
-            **({"top5": self.top / images} if len(self.counts) > ENOUGH else {}),
+            "accuracy": int(self.sums[2].sum()) / images,
+            **({"top5": self.top / images} if self.sums.shape[1] > ENOUGH else {}),
             "calibration_error": float((self.bins[:, 1] - self.bins[:, 2]).abs().sum()) / images,
             "images": images,
-            "confusion": self.counts.tolist(),
+            **({} if self.counts is None else {"confusion": self.counts.tolist()}),
         }

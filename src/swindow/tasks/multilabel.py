@@ -76,8 +76,9 @@ class MultiLabel(ImageTask):
         return torch.stack(list(predictions)).mean(0)
 
     def answer(self, prediction: Tensor, image: str | None, top: int) -> Prediction:
-        """Returns what a user sees of a prediction: the ``top`` likeliest classes, and from where on they are given."""
-        p, index = prediction.topk(min(top, len(prediction)))
+        """Returns what a user sees of a prediction: the ``top`` likeliest classes, and all that are given as labels."""
+        given = int((prediction >= self.settings.threshold).sum())
+        p, index = prediction.topk(min(max(top, given), len(prediction)))
         names = [str(i) if self.class_names is None else self.class_names[i] for i in index.tolist()]
         return Prediction(image, tuple(names), tuple(p.tolist()), self.settings.threshold)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +25,6 @@ _FROM_0 = (
     "color_jitter", "lr_base_size", "plain_epochs",
 )  # fmt: skip
 _BELOW_1 = ("label_smoothing", "drop_path_rate", "ema")
-
-
-def _one_of(known: tuple[str, ...], value: Any) -> bool:
-    return callable(value) or value in known
 
 
 # What a run that goes on may change: nothing that the model, its optimizer or the split is made of.
@@ -56,8 +51,8 @@ class TrainConfig:
         grad_checkpointing: compute the inside of each block again in the backward pass instead of storing it: less
             memory, more time, the same result.
         accumulate: process each batch in so many parts, one after the other, and add up their gradients: less memory,
-            the same result.
-        optimizer: adamw, sgd (momentum 0.9, Nesterov), or any class of torch.optim by its name.
+            the same result, except that mixup, cutmix and stochastic depth draw anew for each part.
+        optimizer: adamw, sgd (momentum 0.9, Nesterov), or a class of torch.optim by its name; in Python also the class.
         optimizer_options: more arguments for the optimizer, for instance {"betas": (0.9, 0.95)}.
         lr: the highest learning rate, reached at the end of the warm-up.
         head_lr: the highest learning rate of the classification head; by default that of all other parameters.
@@ -101,7 +96,7 @@ class TrainConfig:
         label_column: the column of a table that holds the classes; by default guessed by its name.
         label_separator: what stands between the labels of an image in a text of a table, where images have several;
             by default a text is one class.
-        limit: use at most so many training and so many held-out images, evenly from all classes: for a quick try.
+        limit: use about so many training and so many held-out images, evenly from all classes: for a quick try.
         fraction: use this fraction of the training images of each class; all held-out images are used.
         held_out: fraction of the images of each class that is used for evaluation and not for training; ignored where
             the data has a split of its own.
@@ -126,7 +121,7 @@ class TrainConfig:
     batch_size: int | None = None
     grad_checkpointing: bool = False
     accumulate: int = 1
-    optimizer: str | None = None
+    optimizer: str | type | None = None
     optimizer_options: Mapping[str, Any] | None = None
     lr: float | None = None
     head_lr: float | None = None
@@ -172,8 +167,12 @@ class TrainConfig:
         object.__setattr__(self, "out", Path(self.out))
         if self.weights is not None:
             object.__setattr__(self, "weights", str(self.weights))  # ``Path`` would take a slash out of hf://
-        if self.variant is not None and self.weights is not None:
-            raise ConfigError("got both variant and weights; a checkpoint brings its own architecture, so give one")
+        if self.weights is not None and type(self) is TrainConfig:
+            for field in ("variant", "init"):
+                if getattr(self, field) is not None:
+                    raise ConfigError(
+                        f"got both {field} and weights; a checkpoint brings its own architecture, so give one"
+                    )
         self._check(dict.fromkeys(_WHOLE, "an int of at least 1"), lambda x: isinstance(x, int) and x >= 1)
         self._check(dict.fromkeys(_POSITIVE, "a number above 0"), lambda x: x > 0)
         self._check(dict.fromkeys(_FROM_0, "a number of at least 0"), lambda x: x >= 0)
@@ -184,7 +183,8 @@ class TrainConfig:
         self._check({"erase": "a probability from 0 to 1"}, lambda x: 0 <= x <= 1)
         self._check({"frozen_stages": "an int of at least -1"}, lambda x: isinstance(x, int) and x >= -1)
         for field, known in _KNOWN.items():
-            self._check({field: f"one of {', '.join(known)}"}, partial(_one_of, known))
+            if not (field == "augment" and callable(self.augment)):
+                self._check({field: f"one of {', '.join(known)}"}, known.__contains__)
 
     def _check(self, expected: Mapping[str, str], good: Callable[[Any], bool]) -> None:
         """Raises ConfigError for a field that is set to something else than expected."""
@@ -197,28 +197,29 @@ class TrainConfig:
         """Returns the settings that decide the result, as JSON values: a stopped run goes on only where they agree."""
         free = ("out", "recipe", "workers", "save_minutes", "verify", "grad_checkpointing")
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in free}
-        if callable(self.augment):
-            found["augment"] = name_of(self.augment)
+        for name in ("augment", "optimizer"):
+            if callable(found[name]):
+                found[name] = name_of(found[name])
         return {k: str(v) if isinstance(v, Path) else v for k, v in found.items()}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings(TrainConfig):
     """The settings of a run in which all that a recipe says is decided; ``recipes.choose`` makes them."""
 
-    init: Literal["published", "fan_in"] = "published"
-    epochs: int = 30
-    batch_size: int = 32
-    optimizer: str = "adamw"
-    lr: float = 5e-4
-    min_lr: float = 1e-5
-    warmup_lr: float = 0.0
-    warmup_epochs: float = 2.0
-    lr_base_size: int = 0
-    weight_decay: float = 0.05
-    layer_decay: float = 1.0
-    clip: float = 5.0
-    ema: float = 0.0
-    label_smoothing: float = 0.1
-    repeats: int = 1
-    plain_epochs: int = 0
+    init: Literal["published", "fan_in"]
+    epochs: int
+    batch_size: int
+    optimizer: str | type
+    lr: float
+    min_lr: float
+    warmup_lr: float
+    warmup_epochs: float
+    lr_base_size: int
+    weight_decay: float
+    layer_decay: float
+    clip: float
+    ema: float
+    label_smoothing: float
+    repeats: int
+    plain_epochs: int

@@ -99,11 +99,12 @@ class Plan:
         else:
             order = rng.choice(self.samples, self.samples, p=self.shares)
         order = np.repeat(order, self.repeats)[:used]
-        before = np.zeros(self.samples, np.int64)
-        repeat = np.empty(used, np.int64)
-        for place, sample in enumerate(order):
-            repeat[place] = before[sample]
-            before[sample] += 1
+        repeat = np.zeros(used, np.int64)
+        if self.repeats > 1 or self.shares is not None:
+            before = np.zeros(self.samples, np.int64)
+            for place, sample in enumerate(order):
+                repeat[place] = before[sample]
+                before[sample] += 1
         mine = slice(self.rank, None, self.world_size)
         steps = []
         for step in range(start, self.steps):

@@ -17,6 +17,7 @@ from .parallel import Parallel, World
 from .schedule import learning_rate
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LEAST_SCALE = 2.0**-10  # of the gradients in fp16: where it has fallen to that, they are not finite at any scale
 
 
 class Learner:
@@ -40,7 +41,7 @@ class Learner:
         s, self.here, self.steps, self.warmup, self.clip = settings, here, steps, warmup, settings.clip
         scale = s.batch_size / s.lr_base_size if s.lr_base_size else 1.0
         self.lr, self.min_lr, self.warmup_lr = (scale * lr for lr in (s.lr, s.min_lr, s.warmup_lr))
-        head = 1.0 if s.head_lr is None else s.head_lr / s.lr
+        head = None if s.head_lr is None else s.head_lr / s.lr
         groups = parameter_groups(model, s.weight_decay, s.layer_decay, head)
         if not any(group["params"] for group in groups):
             raise ConfigError("no parameter is left to train; try fewer frozen_stages")
@@ -59,10 +60,10 @@ class Learner:
         """
         if weights:
             self.model.load_state_dict(weights["model"])
-            decays = [group["weight_decay"] for group in self.optimizer.param_groups]
+            now = [{key: group[key] for key in ("weight_decay", "lr_scale")} for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(weights["optimizer"])
-            for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
-                group["weight_decay"] = decay  # a run that goes on may have been given another
+            for group, settings in zip(self.optimizer.param_groups, now, strict=True):
+                group.update(settings)  # a run that goes on may have been given others
             self.scaler.load_state_dict(weights["scaler"])
             if self.average is not None:
                 self.average.averaged.load_state_dict(weights["average"])
@@ -97,6 +98,10 @@ class Learner:
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of this process's share of a loss."""
         self.parallel.backward(self.scaler.scale(loss))
+
+    def may_leave_out(self) -> bool:
+        """Whether a step may be left out as its gradient is not finite: in fp16, while the scale is not yet tiny."""
+        return self.precision == "fp16" and self.scaler.get_scale() > LEAST_SCALE
 
     def end_step(self, step: int) -> Tensor:
         """Clips the gradient and takes the step; returns the norm of the gradient, a tensor on the device.

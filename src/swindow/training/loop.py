@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .. import data as data_
-from ..card import HeldOut
+from ..card import HeldOut, Preprocess
 from ..checkpoints import Parts, load_parts, replacing
 from ..data import Dataset, Splits
 from ..errors import ConfigError, TrainingError, nearest
@@ -29,6 +29,7 @@ from .config import CHANGEABLE, RunSettings, TrainConfig
 from .feed import Batches, Plan, leave_if_imported_by_worker, seed_model, stream, usable_workers
 from .learner import Learner
 from .measure import measure
+from .optimizer import optimizer_class
 from .parallel import World, world
 from .progress import Progress, Several
 from .recipes import OF_THE_TASK, Choice, choose
@@ -47,8 +48,8 @@ class TrainResult:
 
     Attributes:
         out: the folder: ``model.safetensors`` (weights after the last epoch), ``best.safetensors`` (of the best
-            epoch), ``ema.safetensors`` (their moving average, where one was kept), ``metrics.jsonl``, ``curves.png``, a
-            picture of every table of the metric, and ``state.pt``.
+            epoch), ``ema.safetensors`` (the moving average after the last epoch, where one was kept),
+            ``metrics.jsonl``, ``curves.png``, a picture of every table of the metric, and ``state.pt``.
         metrics: the figures of the last epoch.
         best: the figures of the best epoch.
         history: the figures of every epoch, as in ``metrics.jsonl``.
@@ -93,7 +94,7 @@ def train(
             learning rates, weight decay, augmentation, ... (``config.CHANGEABLE``). Weights and optimizer are kept, and
             metrics.jsonl says what changed.
         progress: is told how the run gets on.
-        callbacks: are told the same, for instance for a logger of one's own.
+        callbacks: are told the same, for instance for a logger of one's own. Of several processes only the first tells.
 
     Raises:
         ConfigError: a setting is wrong, or ``settings.out`` holds a run with other settings or one that is at work.
@@ -112,6 +113,7 @@ def train(
         columns = data_.Columns(asked.image_column, asked.label_column, asked.label_separator)
         found = data_.open(data, verify=False, columns=columns).train
         task, choice = chosen(task, asked, found, start)  # first: wrong settings are found before images are decoded
+        optimizer_class(choice.settings.optimizer)
         splits, held_out = opened(data, asked, progress)
         check_split(start, held_out)
         for line in (choice.why, *summary.of_data(splits, held_out)):
@@ -161,9 +163,10 @@ def chosen(task: Task | None, settings: TrainConfig, dataset: Dataset, start: Pa
     if task is not None:
         given = [name for name in OF_THE_TASK if getattr(settings, name) != getattr(TrainConfig, name)]
         given += [name for name in ("image_size", "value_range") if getattr(settings, name) is not None]
+        given += ["balance"] if settings.balance == "loss" else []
         if given:
             raise ConfigError(f"got a task and {given[0]}, which is a setting of the task; give it to the task")
-        choice = choose(settings, dataset, None)
+        choice = choose(settings, dataset, None if start is None else (start.config, Preprocess()))
         return task, choice._replace(why=f"{choice.why}; as given: the task {task.name}")
     if info.task not in TASKS:
         raise ConfigError(f"{info.name}: unknown task {info.task!r}{nearest(info.task, TASKS)}")
@@ -178,6 +181,29 @@ def processor(device: torch.device, product: str | None) -> str:
     if device.type == "cpu":
         return products.description(product)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def plan_of(splits: Splits, s: RunSettings, rank: int = 0, size: int = 1) -> Plan:
+    """Returns which samples make up which batch of a run, for one of its processes."""
+    assert splits.held_out is not None
+    return Plan(
+        samples=len(splits.train),
+        held_out=len(splits.held_out),
+        batch_size=s.batch_size,
+        accumulate=s.accumulate,
+        epochs=s.epochs,
+        seed=s.seed,
+        rank=rank,
+        world_size=size,
+        repeats=s.repeats,
+        shares=data_.balanced(splits.train) if s.balance == "sampling" else None,
+    )
+
+
+def batches_of(splits: Splits, task: Task, s: RunSettings) -> Batches:
+    """Returns the batches of a run. Raises ConfigError where plain epochs are asked for and the task has none."""
+    plain = (plain_of(task), s.epochs - s.plain_epochs) if s.plain_epochs else None
+    return Batches(splits.train, splits.held_out, task, s.seed, plain)
 
 
 def plain_of(task: Task) -> Task:
@@ -230,15 +256,10 @@ class Run:
             "data": data_.digest(splits.train.fingerprint(), splits.held_out.fingerprint()),
             "processes": here.size,
         }
-        shares = data_.balanced(splits.train) if s.balance == "sampling" else None
-        self.plan = Plan(
-            len(splits.train), len(splits.held_out), s.batch_size, s.accumulate, s.epochs, s.seed, here.rank, here.size,
-            s.repeats, shares,
-        )  # fmt: skip
+        self.plan = plan_of(splits, s, here.rank, here.size)
         steps = self.plan.steps
         self.learner = Learner(self.model, s, s.epochs * steps, round(s.warmup_epochs * steps), here)
-        plain = (plain_of(task), s.epochs - s.plain_epochs) if s.plain_epochs else None
-        self.batches = Batches(splits.train, splits.held_out, task, s.seed, plain)
+        self.batches = batches_of(splits, task, s)
         asked = (0 if info.in_memory else min(4, os.cpu_count() or 1)) if s.workers is None else s.workers
         self.workers, why = usable_workers(self.batches, asked)
         if why:
@@ -334,7 +355,7 @@ class Run:
         steps, save = self.tally.read(late)
         for step, (sums, norm) in enumerate(steps, start=first + 1):
             loss = sum(value for value, _ in sums.values())
-            if not (math.isfinite(loss) and (math.isfinite(norm) or self.learner.precision == "fp16")):
+            if not (math.isfinite(loss) and (math.isfinite(norm) or self.learner.may_leave_out())):
                 self.diverged(f"the loss is {loss}, the gradient's norm {norm} at step {step} of epoch {epoch + 1}")
             for name, found in sums.items():
                 before = self.state.sums.get(name, (0.0, 0.0))
@@ -358,8 +379,12 @@ class Run:
         models = self.learner.models()
         metrics = measure(models, self.task, self.feed, count, self.here.device, self.progress.evaluated)
         found, *averaged = map(self.here.compute, metrics)
-        figures = numbers(found) | {f"ema_{name}": value for more in averaged for name, value in numbers(more).items()}
-        figures.pop("ema_images", None)
+        figures = numbers(found) | {
+            f"ema_{name}": value
+            for more in averaged
+            for name, value in numbers(more).items()
+            if not isinstance(value, int)
+        }  # counts are the same
         for name, value in figures.items():
             if value is not None and not math.isfinite(value):
                 self.diverged(f"the {name} of the held-out data is {value} after epoch {self.state.epoch + 1}")

@@ -19,7 +19,7 @@ PART = re.compile(r"(?:^|\.)(?:stages\.(\d+)\.(?:blocks\.(\d+)|(merge))|(patch_e
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, layer_decay: float = 1.0, head_lr_scale: float = 1.0
+    model: nn.Module, weight_decay: float, layer_decay: float = 1.0, head_lr_scale: float | None = None
 ) -> list[dict[str, Any]]:
     """Returns groups of parameters for an optimizer of PyTorch: what decays and what does not, in every layer.
 
@@ -35,7 +35,8 @@ def parameter_groups(
         model: ours, or a larger one with one of ours in it.
         weight_decay: of what decays.
         layer_decay: the learning rate of a layer over that of the next (above 0, at most 1).
-        head_lr_scale: the learning rate of the head over that of the last layer (above 0).
+        head_lr_scale: the learning rate of the head over that of the last layer (above 0); the head then has groups of
+            its own. None: it learns as the last layer.
 
     Raises:
         ConfigError: ``layer_decay`` or ``head_lr_scale`` is out of range.
@@ -48,18 +49,21 @@ def parameter_groups(
     """
     if not 0 < layer_decay <= 1:
         raise ConfigError(f"layer_decay: got {layer_decay!r}, expected a factor above 0, at most 1")
-    if not head_lr_scale > 0:
+    if head_lr_scale is not None and not head_lr_scale > 0:
         raise ConfigError(f"head_lr_scale: got {head_lr_scale!r}, expected a number above 0")
     layers, last = ({}, 0) if layer_decay == 1 else _layers(model)
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {(False, 1.0, True): [], (False, 1.0, False): []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and not any(key in name for key in NO_DECAY)
-            scale = head_lr_scale if HEAD.search(name) else layer_decay ** (last - layers.get(name, last))
-            groups.setdefault((scale, decays), []).append(parameter)
+            if head_lr_scale is not None and HEAD.search(name):
+                key = (True, head_lr_scale, decays)
+            else:
+                key = (False, layer_decay ** (last - layers.get(name, last)), decays)
+            groups.setdefault(key, []).append(parameter)
     return [
         {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "lr_scale": scale}
-        for (scale, decays), parameters in groups.items()
+        for (_, scale, decays), parameters in groups.items()
     ]
 
 
@@ -78,29 +82,50 @@ def _layers(model: nn.Module) -> tuple[dict[str, int], int]:
     return layers, sum(depths.values()) + 1
 
 
-def optimizer_of(name: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
+# The published settings, and those that are usual for images.
+USUAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "adamw": ("AdamW", {"betas": (0.9, 0.999), "eps": 1e-8}),
+    "sgd": ("SGD", {"momentum": 0.9, "nesterov": True}),
+}
+
+
+def optimizer_class(name: str | type) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Returns the class of an optimizer and its usual arguments.
+
+    Args:
+        name: "adamw" (betas 0.9 and 0.999, eps 1e-8, as published), "sgd" (momentum 0.9, Nesterov's), or a class of
+            ``torch.optim`` or its name, with PyTorch's arguments.
+
+    Raises:
+        ConfigError: there is no such optimizer.
+    """
+    if isinstance(name, type) and issubclass(name, torch.optim.Optimizer):
+        return name, {}
+    known = {cls.__name__: cls for cls in vars(torch.optim).values() if isinstance(cls, type)}
+    kind, usual = USUAL.get(str(name), (str(name), {}))
+    if kind not in known:
+        raise ConfigError(
+            f"optimizer: got {name!r}{nearest(kind, [*USUAL, *known])}, expected adamw, sgd or a class of torch.optim"
+        )
+    return known[kind], usual
+
+
+def optimizer_of(name: str | type, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
     """Returns an optimizer; its learning rate is set at every step.
 
     Args:
-        name: "adamw" (betas 0.9 and 0.999, eps 1e-8, as published), "sgd" (momentum 0.9, Nesterov's), or the name of
-            a class of ``torch.optim``.
+        name: as of ``optimizer_class``.
         groups: of ``parameter_groups``.
         options: its other arguments.
 
     Raises:
         ConfigError: there is no such optimizer, or it does not take these arguments.
     """
-    known = {cls.__name__: cls for cls in vars(torch.optim).values() if isinstance(cls, type)}
-    usual: dict[str, tuple[str, dict[str, Any]]] = {
-        "adamw": ("AdamW", {"betas": (0.9, 0.999), "eps": 1e-8}),
-        "sgd": ("SGD", {"momentum": 0.9, "nesterov": True}),
-    }
-    kind, preset = usual.get(name.lower(), (name, {}))
-    if kind not in known:
-        raise ConfigError(
-            f"optimizer: got {name!r}{nearest(name, [*usual, *known])}, expected adamw, sgd or a class of torch.optim"
-        )
+    kind, usual = optimizer_class(name)
+    for setting in ("lr", "weight_decay"):
+        if setting in options:
+            raise ConfigError(f"optimizer_options: got {setting!r}, expected it as a setting of its own: {setting}=...")
     try:
-        return known[kind](groups, **{"lr": 0.0, **preset, **options})
+        return kind(groups, **{"lr": 1e-3, **usual, **options})
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer: {kind} does not take these arguments: {error}") from error
+        raise ConfigError(f"optimizer: {kind.__name__} does not take these arguments: {error}") from error

@@ -10,20 +10,23 @@ from ..data import open as open_data
 from ..errors import ConfigError
 from ..media import contact_sheet
 from .config import TrainConfig
-from .feed import Batches, Broken, Plan
-from .loop import chosen, opened
+from .feed import Broken
+from .loop import batches_of, chosen, opened, plan_of
 from .progress import Progress
 
 
-def show_batch(data: Splits | Dataset | str | Path, settings: TrainConfig, path: str | Path) -> str:
+def show_batch(
+    data: Splits | Dataset | str | Path, settings: TrainConfig, path: str | Path, progress: Progress | None = None
+) -> str:
     """Draws the first training batch after all random changes; returns what the run would use, in one line.
 
-    Nothing is trained. The images are those that ``train`` would begin with.
+    Nothing is trained. The images are those that ``train`` would begin with; with ``accumulate`` of the first part.
 
     Args:
         data: as for ``train``.
         settings: as for ``train``.
         path: the picture to write, a PNG.
+        progress: is told how far looking at the images has got.
 
     Raises:
         ConfigError: a setting is wrong, or the task cannot be drawn.
@@ -34,9 +37,8 @@ def show_batch(data: Splits | Dataset | str | Path, settings: TrainConfig, path:
     columns = Columns(settings.image_column, settings.label_column, settings.label_separator)
     task, choice = chosen(None, settings, open_data(data, verify=False, columns=columns).train, start)
     s = choice.settings
-    splits, _ = opened(data, s, Progress())
-    plan = Plan(len(splits.train), 0, s.batch_size, 1, s.epochs, s.seed, repeats=s.repeats)
-    batch = Batches(splits.train, None, task, s.seed).__getitems__(plan.training(0)[0][0])
+    splits, _ = opened(data, s, progress or Progress())
+    batch = batches_of(splits, task, s).__getitems__(plan_of(splits, s).training(0)[0][0])
     if isinstance(batch, Broken):
         raise batch.kind(batch.reason)
     pictures = getattr(task, "pictures", None)

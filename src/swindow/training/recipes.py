@@ -15,7 +15,7 @@ from ..variants import image_size, variant_config
 from .config import RunSettings, TrainConfig
 
 if TYPE_CHECKING:
-    from ..data import DataInfo, Dataset
+    from ..data import Dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Recipe:
         about: what it is for, in one line.
         source: where its values come from.
         variant: the model, where no weights are given.
-        image_size: side of the images in pixels; None: what suits the variant.
+        image_size: side of the images in pixels; None: what suits the variant; "data": as the images are.
         preprocess: how an image becomes the model's input, for the size to be filled in.
         for_tiny: what differs for models of at most 12 blocks (Swin-T).
         for_v2: what differs for SwinV2.
@@ -37,7 +37,7 @@ class Recipe:
     about: str
     source: str
     variant: str = "swin_tiny"
-    image_size: int | None = None
+    image_size: int | str | None = None
     init: str = "published"
     epochs: int = 30
     batch_size: int = 32
@@ -157,6 +157,7 @@ RECIPES = {
         about="small images (up to 64 pixels, like CIFAR) from scratch",
         source="ours",
         variant="swin_nano",
+        image_size="data",
         init="fan_in",
         epochs=60,
         batch_size=128,
@@ -179,6 +180,7 @@ RECIPES = {
 
 SMALL = 64  # pixels: images whose shorter side is at most this are small
 FEW, MANY = 20_000, 100_000  # training images: fewer are few for fine-tuning, more are enough for ImageNet's recipe
+ONE_DEVICE = 128  # images per batch where the data chose the recipe; those published are for many GPUs
 
 
 class Choice(NamedTuple):
@@ -195,14 +197,15 @@ class Choice(NamedTuple):
     why: str
 
 
-def suited(dataset: Dataset, pretrained: bool) -> tuple[str, str]:
+def suited(dataset: Dataset, pretrained: bool, limit: int | None = None) -> tuple[str, str]:
     """Returns the name of the recipe that suits some data, and why.
 
     Args:
         dataset: what to train on.
         pretrained: whether training begins with weights that have learned something.
+        limit: the number of its images that are used; None: all.
     """
-    info, images = dataset.info, len(dataset)
+    info, images = dataset.info, min(len(dataset), limit or len(dataset))
     if info.recipe is not None:
         return info.recipe, f"the recipe of {info.name}"
     if pretrained:
@@ -254,15 +257,22 @@ def choose(
     Raises:
         ConfigError: there is no such recipe or variant.
     """
-    name, reason = (asked.recipe, "as asked for") if asked.recipe else suited(dataset, start is not None)
+    used = round(len(dataset) * (asked.fraction or 1.0))
+    limit = min(used, asked.limit or used)
+    name, reason = (asked.recipe, "as asked for") if asked.recipe else suited(dataset, start is not None, limit)
     recipe = recipe_of(name)
+    if not asked.recipe and recipe.batch_size > ONE_DEVICE:
+        recipe = dataclasses.replace(recipe, batch_size=ONE_DEVICE)
+        reason += f", batches of {ONE_DEVICE} to fit one device"
     variant = None if start else asked.variant or recipe.variant
     config = start[0] if start else variant_config(variant or "")
     settings = {
         key: value if getattr(asked, key) is None else getattr(asked, key)
         for key, value in recipe.settings(config).items()
     }
-    how = start[1] if start else _preprocess(recipe, variant or "", dataset.info)
+    if settings["min_lr"] > settings["lr"]:
+        raise ConfigError(f"min_lr: got {settings['min_lr']:g}, expected at most lr {settings['lr']:g}; try --min-lr 0")
+    how = start[1] if start else _preprocess(recipe, variant or "", dataset)
     if asked.image_size is not None:
         how = dataclasses.replace(how, size=(asked.image_size, asked.image_size))
     if asked.value_range is not None:
@@ -274,7 +284,7 @@ def choose(
     task = {key: getattr(complete, key) for key in OF_THE_TASK} | {"variant": variant, "preprocess": how}
     if asked.balance == "loss":
         task["class_weights"] = class_weights(dataset)
-    own = {key: getattr(asked, key) for key in ("variant", "image_size", *SETTINGS) if getattr(asked, key) is not None}
+    own = {key: getattr(asked, key) for key in OWN if getattr(asked, key) != getattr(TrainConfig, key)}
     parts = [f"recipe {name}: {reason}"]
     if start:
         parts.append("from the weights: architecture" + ("" if asked.image_size else f", images of {_shown(how)}"))
@@ -283,6 +293,8 @@ def choose(
     return Choice(complete, task, "; ".join(parts))
 
 
+# Settings that the first line names where they are asked for.
+OWN = ("variant", "image_size", *SETTINGS, "head_lr", "frozen_stages", "linear_probe", "balance", "patience")
 # Settings of a run that are settings of its task.
 OF_THE_TASK = (
     "variant", "init", "frozen_stages", "linear_probe", "label_smoothing", "drop_path_rate", "augment", "color_jitter",
@@ -305,9 +317,11 @@ def class_weights(dataset: Dataset) -> tuple[float, ...]:
     )
 
 
-def _preprocess(recipe: Recipe, variant: str, info: DataInfo) -> Preprocess:
+def _preprocess(recipe: Recipe, variant: str, dataset: Dataset) -> Preprocess:
     """How images are prepared for random weights."""
-    size = recipe.image_size or image_size(variant)
+    info, size = dataset.info, recipe.image_size or image_size(variant)
+    if isinstance(size, str):
+        size = min(max(typical_side(dataset) or 0, image_size(variant)), SMALL)
     how = dataclasses.replace(recipe.preprocess, size=(size, size))
     if how.channels != info.channels:
         plain = Preprocess.default(size, info.channels)

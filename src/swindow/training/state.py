@@ -100,10 +100,17 @@ def save(out: Path, state: State, identity: Mapping[str, Any], weights: Mapping[
 
 
 def save_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
-    """Writes a model's weights and its card; our models' architecture too. Raises OutputError."""
+    """Writes a model's weights and its card; our models' architecture too. Raises OutputError.
+
+    What was frozen in this run is not frozen in the file.
+    """
     if isinstance(model, (SwinTransformer, SimMIM)):
-        model.card = card
-        checkpoints.save(model, path)
+        model.card, config = card, model.config
+        model.config = config.replace(frozen_stages=-1)
+        try:
+            checkpoints.save(model, path)
+        finally:
+            model.config = config
         return
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with checkpoints.replacing(path) as temporary:

@@ -57,5 +57,15 @@ def of_run(run: Run) -> list[str]:
             if names:
                 more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
                 lines.append(f"{what}: {', '.join(list(names)[:MANY])}{more}")
-    lines.append(f"training: {s.epochs} epochs of {plan.steps:,} steps of {s.batch_size} images; to {run.out}")
+    learner, kind = run.learner, type(run.learner.optimizer).__name__
+    lines.append(
+        f"training: {s.epochs} epochs of {plan.steps:,} steps of {s.batch_size} images, {kind}, learning rate up to "
+        f"{learner.lr:g}; to {run.out}"
+    )
+    if s.warmup_epochs >= s.epochs:
+        lines.append(
+            f"warning: {s.warmup_epochs:g} epochs of warm-up, so the learning rate does not reach {learner.lr:g}"
+        )
+    if s.plain_epochs >= s.epochs:
+        lines.append(f"warning: {s.plain_epochs} plain epochs, so no epoch has strong augmentation")
     return lines
