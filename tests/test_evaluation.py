@@ -177,8 +177,9 @@ def test_the_figures_of_classes_are_those_of_scikit_learn(tmp_path):
 
 
 def test_a_class_without_images_or_predictions_counts_in_no_mean():
-    counts = [[3, 1, 0], [0, 0, 0], [0, 2, 0]]
-    rows = [_figures(str(k), k, counts) for k in range(3)]
+    counts = np.array([[3, 1, 0], [0, 0, 0], [0, 2, 0]])  # true class by predicted class
+    sums = zip(counts.sum(1).tolist(), counts.sum(0).tolist(), counts.diagonal().tolist(), strict=True)
+    rows = [_figures(str(k), *row) for k, row in enumerate(sums)]
     assert (rows[1].recall, rows[1].precision, rows[1].f1) == (None, 0.0, None)
     assert (rows[2].recall, rows[2].precision, rows[2].f1) == (0.0, 0.0, 0.0)
     assert _macro(rows) == {"recall": 0.375, "precision": 0.5, "f1": pytest.approx(6 / 14)}

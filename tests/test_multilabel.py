@@ -18,6 +18,7 @@ from swindow import data
 from swindow.card import Preprocess
 from swindow.data import Columns
 from swindow.errors import ConfigError, DataError
+from swindow.explain.findings import Findings
 from swindow.tasks import Batch, Labels, MultiLabel, MultiLabelSettings
 from swindow.tasks.images import Mixed
 from swindow.tasks.multilabel import average_precision
@@ -202,6 +203,8 @@ def test_what_no_label_reaches():
     task = MultiLabel(MultiLabelSettings(threshold=0.8), ("a", "b"))
     answer = task.answer(torch.tensor([0.3, 0.5]), "x.png", 5)
     assert (answer.classes, answer.labels) == (("b", "a"), ())
+    many = task.answer(torch.tensor([0.9, 0.95]), "x.png", 1)
+    assert many.labels == ("b", "a"), "top does not cut labels off"
     views = task.merge([torch.tensor([0.2, 0.9]), torch.tensor([0.4, 0.5])])
     assert torch.allclose(views, torch.tensor([0.3, 0.7]))
 
@@ -219,3 +222,36 @@ def test_pictures_name_all_labels():
     task = MultiLabel(MultiLabelSettings(preprocess=how))
     batch = Batch({"x": torch.zeros(2, 3, 8, 8)}, torch.tensor([[1.0, 1.0], [0.0, 0.0]]), [{}] * 2)
     assert [text for _, text in task.pictures(batch, ("a", "b"))] == [("a + b",), ("(none)",)]
+
+
+def test_rows_that_cannot_be_read_are_skipped(table, tmp_path):
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines, json.dumps({"file": "", "labels": ["red"]})]))
+    assert (
+        sum(data.class_counts(data.open(table, verify=False).train))
+        == sum(len(json.loads(line)["labels"]) for line in lines) + 1
+    )
+    result = train(table, settings(tmp_path, epochs=1))
+    assert len(result.skipped) == 1
+
+
+def test_explanations_give_the_probability_of_the_sigmoid(table, tmp_path):
+    checkpoint = train(table, settings(tmp_path, epochs=1)).out / "model.safetensors"
+    (answer,) = swindow.predict(checkpoint, tmp_path / "0.png")
+    model = swindow.load(checkpoint)
+    x = swindow.media.prepare(tmp_path / "0.png", model.card.preprocess)
+    found = Findings(model, x, np.zeros((16, 16, 3), np.uint8), trained=True)
+    assert found.says == (answer.classes[0], pytest.approx(answer.probabilities[0], abs=1e-4))
+
+
+def test_a_result_without_labels(table, run):
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    text = "\n".join(json.dumps(row) for row in rows[:20])
+    folder = table.parent / "split"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(text.replace('"file": "', '"file": "../'))
+    (folder / "val.jsonl").write_text('{"file": "../0.png", "labels": []}')
+    common = ("--variant", "swin_nano", "--image-size", 16, "--epochs", 1, "--workers", 0)
+    code, out, err = run("train", folder, "--out", table.parent / "r", *common)
+    assert code == 0, err
+    assert "mean average precision - on 1 held-out images" in out

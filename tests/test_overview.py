@@ -141,3 +141,15 @@ def test_cifar_10_holds_images_twice(shared):
     found = overview(some)
     assert [(d.one, d.other - 203) for d in found.duplicates] == [(0, 0), (1, 1), (2, 2)]
     assert found.sizes[0] == (32, 32)
+
+
+def test_copies_of_copies_and_palettes(photos):
+    picture(2).save(photos / "train" / "bird" / "copy.png")
+    picture(2).save(photos / "val" / "bird" / "copy.png")
+    expected = {(f"train/bird/{name}.png", "val/bird/copy.png", True) for name in ("2", "copy")}
+    assert pairs(photos)[0] == expected
+    shapes = picture(90).quantize(8)
+    for name, folder in (("one", "train"), ("other", "val")):
+        shapes.save(photos / folder / "fish" / f"{name}.png")
+        shapes.putpalette(list(reversed(shapes.getpalette()))[: 3 * 8])
+    assert pairs(photos)[0] == expected

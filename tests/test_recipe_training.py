@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import swindow
 from helpers.folders import make_folder
 from helpers.peers import peer
+from helpers.pictures import Pictures
 from swindow import data
 from swindow.card import Preprocess
 from swindow.data import DataInfo, ImageArray, Sample, Splits, Subset
@@ -133,6 +134,7 @@ def test_the_average_is_evaluated_beside_the_weights(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "kind"),
     [
+        (torch.optim.Adagrad, None, torch.optim.Adagrad),
         ("sgd", None, torch.optim.SGD),
         ("adamw", {"betas": (0.8, 0.9)}, torch.optim.AdamW),
         ("RMSprop", None, torch.optim.RMSprop),
@@ -172,6 +174,9 @@ def test_learning_rates_for_a_batch_size_and_for_the_head(tmp_path):
 def test_a_head_of_its_own_rate():
     groups = parameter_groups(swindow.create("swin_nano", num_classes=3), 0.1, head_lr_scale=10)
     assert sorted({(g["lr_scale"], len(g["params"])) for g in groups if g["lr_scale"] == 10}) == [(10, 1)]
+    own = parameter_groups(swindow.create("swin_nano", num_classes=3), 0.1, head_lr_scale=1.0)
+    assert sum(len(g["params"]) for g in own) == sum(len(g["params"]) for g in groups)
+    assert len(own) == len(groups) == 4  # groups of its own also at the same rate, so that a state fits
     with pytest.raises(ConfigError, match="head_lr_scale: got 0, expected a number above 0"):
         parameter_groups(swindow.create("swin_nano"), 0.1, head_lr_scale=0)
 
@@ -188,7 +193,8 @@ def test_frozen_parts_stay_as_they_are(changes, learns, tmp_path):
     assert changed
     assert any(name.startswith(learns) for name in changed)
     assert not any(name.startswith(frozen) for name in changed)
-    # what was frozen learns again in a later run that does not ask for it
+    # what was frozen is not frozen in the file, nor in a later run that does not ask for it
+    assert all(p.requires_grad for p in swindow.load(result.out / "model.safetensors").parameters())
     again = train(
         some_digits(), config(tmp_path, out=tmp_path / "again", weights=result.out / "model.safetensors", epochs=1)
     )
@@ -199,7 +205,7 @@ def test_frozen_parts_stay_as_they_are(changes, learns, tmp_path):
 def test_fp16_learns_and_leaves_steps_out_that_are_not_finite(tmp_path):
     result = train(some_digits(), config(tmp_path, precision="fp16", epochs=2))
     state = torch.load(result.out / "state.pt", weights_only=True)
-    assert state["scaler"]["scale"] > 0
+    assert 1 < state["scaler"]["scale"] <= 65536  # what it begins with
     assert result.history[1]["train_loss"] < result.history[0]["train_loss"]
     learner = Learner(
         torch.nn.Linear(3, 2), choose(TrainConfig(precision="fp16"), some_digits().train, None).settings, 4, 0,
@@ -306,6 +312,52 @@ def test_a_run_stopped_within_an_epoch_goes_on_with_another_rate(tmp_path):
     assert {group["weight_decay"] for group in state["optimizer"]["param_groups"]} == {0.0, 0.5}
 
 
+def test_the_rate_of_the_head_stays_as_asked_for(tmp_path):
+    settings = config(tmp_path, epochs=1, lr=1e-3, head_lr=1e-2)
+    train(some_digits(), settings)
+    for epochs, lr in ((2, 1e-4), (3, 1e-2)):  # at the second the head learns as all else
+        changed = dataclasses.replace(settings, epochs=epochs, lr=lr, min_lr=lr, warmup_epochs=0)
+        train(some_digits(), changed, allow_changes=True)
+        groups = torch.load(settings.out / "state.pt", weights_only=True)["optimizer"]["param_groups"]
+        assert sorted({round(group["lr"], 9) for group in groups}) == sorted({lr, 1e-2})
+
+
+def test_a_task_of_ones_own_may_start_from_weights(tmp_path):
+    first = train(some_digits(), config(tmp_path, out=tmp_path / "first", epochs=1)).out / "model.safetensors"
+    task = Classify(ClassifySettings(preprocess=swindow.load(first).card.preprocess))
+    own = TrainConfig(out=tmp_path / "own", epochs=1, batch_size=32, weights=first, device="cpu")
+    recorder = Stop()
+    train(some_digits(), own, task=task, progress=recorder)
+    assert recorder.notes[0].endswith("as given: the task classify")
+    with pytest.raises(ConfigError, match="got a task and balance"):
+        train(some_digits(), dataclasses.replace(own, balance="loss"), task=task)
+
+
+def test_wrong_settings(tmp_path):
+    for changes, expected in (
+        ({"lr": 1e-6}, "min_lr: got 1e-05, expected at most lr 1e-06; try --min-lr 0"),
+        ({"optimizer": "adamm"}, "optimizer: got 'adamm'"),
+        ({"optimizer_options": {"lr": 1}}, "optimizer_options: got 'lr', expected it as a setting of its own"),
+        ({"label_column": "x"}, r"got columns of a table \(x\), but the data is no table"),
+        ({"frozen_stages": 9}, "frozen_stages"),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            train("digits", config(tmp_path, **changes))
+    with pytest.raises(ConfigError, match="got both init and weights"):
+        TrainConfig(weights="a.pth", init="fan_in")
+    with pytest.raises(ConfigError, match="precision: got <built-in function print>"):
+        TrainConfig(precision=print)
+
+
+def test_what_has_little_effect_is_said(tmp_path):
+    recorder = Stop()
+    train(some_digits(40), config(tmp_path, epochs=1, warmup_epochs=3, plain_epochs=4), progress=recorder)
+    told = "\n".join(recorder.notes)
+    assert "warning: 3 epochs of warm-up, so the learning rate does not reach 0.003" in told
+    assert "warning: 4 plain epochs, so no epoch has strong augmentation" in told
+    assert "32 images, AdamW, learning rate up to 0.003; to" in told
+
+
 def test_callbacks_are_told_the_same(tmp_path):
     one, two = Stop(), Stop()
     result = train(some_digits(), config(tmp_path), progress=one, callbacks=[two])
@@ -323,6 +375,9 @@ def test_limit_and_fraction(tmp_path):
     assert len(part.train) == pytest.approx(0.1 * len(digits.train), abs=5)
     assert part.held_out is digits.held_out
     assert data.limited(digits, 10**6, None, 0) == digits
+    lonely = Pictures(images=40, share=1 / 40)  # one image of the first class
+    few = data.limited(Splits(lonely, lonely), 4, None, 0)
+    assert np.bincount(few.train.labels()).tolist() == [1, 4]
     result = train("digits", config(tmp_path, epochs=1, limit=50))
     assert result.images == 50
 
@@ -374,6 +429,14 @@ def test_what_a_function_may_return():
     assert called(lambda i: i.resize((20, 10)), image, how, rng).shape == (1, 8, 8)
     with pytest.raises(DataError, match=r"returned a tensor of shape \(1, 4, 4\), expected \(1, 8, 8\); try to resize"):
         called(too_small, image, how, rng)
+    for bad in (lambda i: torch.full((1, 8, 8), 200), lambda i: torch.full((1, 8, 8), -2.0)):
+        with pytest.raises(DataError, match=r"expected uint8, or floats from 0 to 1; try it without Normalize"):
+            called(bad, image, how, rng)
+    deep = Image.fromarray(np.linspace(0, 4095, 64, dtype=np.uint16).reshape(8, 8))
+    ranged = Preprocess((8, 8), crop_fraction=1.0, mean=(0.5,), std=(0.25,), value_range=(0, 4095))
+    assert called(lambda i: i, deep, ranged, rng).aminmax() == pytest.approx((-2.0, 2.0), abs=1e-3)
+    with pytest.raises(DataError, match=r"returned an array \(1, 8, 8\), expected \(H, W, C\)"):
+        called(lambda i: np.asarray(i)[None], image, how, rng)
     with pytest.raises(DataError, match=r"returned NoneType, expected a PIL image"):
         called(nothing, image, how, rng)
     with pytest.raises(ConfigError, match="got a function for augment, and color_jitter or auto_augment"):

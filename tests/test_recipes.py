@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from helpers.pictures import Pictures
 from swindow.card import IMAGENET_MEAN, Preprocess
 from swindow.config import SwinConfig
-from swindow.data import AUGMENTS, DataInfo, ImageArray, Sample
+from swindow.data import AUGMENTS, DataInfo, Sample
 from swindow.data.augment import POLICIES
 from swindow.errors import ConfigError
 from swindow.training import TrainConfig
@@ -17,29 +18,6 @@ from swindow.training.config import RunSettings
 from swindow.training.optimizer import optimizer_of
 from swindow.training.recipes import RECIPES, SETTINGS, choose, recipe_of, typical_side
 from swindow.variants import variant_config
-
-
-@dataclasses.dataclass(frozen=True)
-class Pictures:
-    """Black images, without files."""
-
-    info: DataInfo = DataInfo("pets", class_names=("cat", "dog"))  # noqa: RUF009  frozen
-    images: int = 90
-    side: int = 300
-    share: float = 0.5  # of the first class
-
-    def __len__(self):
-        return self.images
-
-    def __getitem__(self, i):
-        return Sample(ImageArray(np.zeros((self.side, self.side + i % 3), np.uint8)), int(self.labels()[i]), str(i))
-
-    def labels(self):
-        return (np.arange(self.images) >= self.share * self.images).astype(np.int64)
-
-    def fingerprint(self):
-        return "pictures"
-
 
 DIGITS = Pictures(DataInfo("digits", class_names=tuple("0123456789"), channels=1, recipe="digits"))
 PHOTOS = Pictures()
@@ -104,7 +82,11 @@ def test_data_decides_what_is_not_asked_for():
         (PHOTOS, None, "recipe scratch: no weights to start from; pretrained ones give better results: try --weights"),
         (Pictures(side=32), None, "recipe scratch-small: images of 32 pixels, no weights to start from"),
         (Pictures(side=65), None, "recipe scratch: "),
-        (Pictures(images=100_000), None, "recipe imagenet: 100,000 training images, no weights to start from"),
+        (
+            Pictures(images=100_000),
+            None,
+            "recipe imagenet: 100,000 training images, no weights to start from, batches ",
+        ),
         (PHOTOS, WEIGHTS, "recipe finetune-small: weights to start from, 90 training images; from the weights: arch"),
         (Pictures(images=20_000), WEIGHTS, "recipe finetune: weights to start from, 20,000 training images"),
         (Pictures(side=32), WEIGHTS, "recipe finetune-small: "),
@@ -112,6 +94,20 @@ def test_data_decides_what_is_not_asked_for():
 )
 def test_the_first_line_says_which_recipe_and_why(dataset, start, expected):
     assert choose(TrainConfig(), dataset, start).why.startswith(expected)
+
+
+def test_the_data_gets_batches_that_fit_one_device():
+    many = Pictures(images=100_000)
+    assert choose(TrainConfig(), many, None).settings.batch_size == 128
+    assert choose(TrainConfig(recipe="imagenet"), many, None).settings.batch_size == 1024
+    assert choose(TrainConfig(batch_size=512), many, None).settings.batch_size == 512
+    assert choose(TrainConfig(limit=100), many, None).settings.recipe == "scratch"
+    assert choose(TrainConfig(fraction=0.5), many, None).settings.recipe == "scratch"
+
+
+def test_small_images_keep_their_size():
+    for side, size in ((20, 32), (32, 32), (48, 48), (64, 64)):
+        assert choose(TrainConfig(), Pictures(side=side), None).task["preprocess"].size == (size, size)
 
 
 def test_data_that_does_not_say_its_size():

@@ -190,6 +190,18 @@ def test_top_5_where_there_are_more_than_ten_classes():
     assert metric.compute()["top5"] == 0.5
 
 
+def test_many_classes_are_counted_without_a_table(monkeypatch):
+    scores, truth = torch.randn(50, 12).log_softmax(-1), torch.randint(0, 12, (50,))
+    whole, sums = Confusion(), Confusion()
+    whole.update(list(scores), truth)
+    monkeypatch.setattr("swindow.tasks.classify.MOST", 11)
+    sums.update(list(scores), truth)
+    expected = whole.compute()
+    counts = torch.tensor(expected.pop("confusion"))
+    assert sums.compute() == expected
+    assert torch.equal(sums.sums, torch.stack([counts.sum(1), counts.sum(0), counts.diagonal()]))
+
+
 def outputs(model, info):
     return Classify.of(Classify.card_of(model)).outputs_of(info)
 

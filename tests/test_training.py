@@ -218,7 +218,24 @@ def test_sigkill_at_any_moment(more, tmp_path):
     assert {p.name for p in (tmp_path / "run").glob(".*")} == set()  # nothing half-written is left
 
 
-def test_two_processes_learn_the_same_as_one(tmp_path):
+SHARED = [
+    "--ema",
+    "0.9",
+    "--repeats",
+    "2",
+    "--balance",
+    "sampling",
+    "--patience",
+    "5",
+    "--plain-epochs",
+    "1",
+    "--erase",
+    "1",
+]
+
+
+@pytest.mark.parametrize("more", [[], SHARED], ids=["plain", "everything"])
+def test_two_processes_learn_the_same_as_one(more, tmp_path):
     options = [
         "--epochs",
         "2",
@@ -236,7 +253,7 @@ def test_two_processes_learn_the_same_as_one(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for name, start in (("one", [sys.executable]), ("two", torchrun)):
         done = subprocess.run(
-            [*start, "-m", "swindow", "train", "digits", *options, "--out", str(tmp_path / name)],
+            [*start, "-m", "swindow", "train", "digits", *options, *more, "--out", str(tmp_path / name)],
             check=True,
             env=ENVIRONMENT,
             capture_output=True,
@@ -247,8 +264,9 @@ def test_two_processes_learn_the_same_as_one(tmp_path):
     one, two = results
     assert one["images"] == two["images"] == 359  # every held-out image counted once
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
-    a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
-    assert max(float((a[k] - b[k]).abs().max()) for k in a) < 5e-3
+    for file in ("model.safetensors", *(["ema.safetensors"] if more else [])):
+        a, b = load_file(tmp_path / "one" / file), load_file(tmp_path / "two" / file)
+        assert max(float((a[k] - b[k]).abs().max()) for k in a) < 5e-3
 
 
 def test_accumulation_changes_memory_not_the_result(tmp_path):
