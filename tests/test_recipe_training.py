@@ -335,7 +335,7 @@ def test_a_task_of_ones_own_may_start_from_weights(tmp_path):
 
 def test_wrong_settings(tmp_path):
     for changes, expected in (
-        ({"lr": 1e-6}, "min_lr: got 1e-05, expected at most lr 1e-06; try --min-lr 0"),
+        ({"lr": 1e-6, "min_lr": 1e-5}, "min_lr: got 1e-05, expected at most lr 1e-06"),
         ({"optimizer": "adamm"}, "optimizer: got 'adamm'"),
         ({"optimizer_options": {"lr": 1}}, "optimizer_options: got 'lr', expected it as a setting of its own"),
         ({"label_column": "x"}, r"got columns of a table \(x\), but the data is no table"),

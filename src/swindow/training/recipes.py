@@ -270,8 +270,10 @@ def choose(
         key: value if getattr(asked, key) is None else getattr(asked, key)
         for key, value in recipe.settings(config).items()
     }
-    if settings["min_lr"] > settings["lr"]:
-        raise ConfigError(f"min_lr: got {settings['min_lr']:g}, expected at most lr {settings['lr']:g}; try --min-lr 0")
+    if asked.min_lr is None:
+        settings["min_lr"] = min(settings["min_lr"], settings["lr"])
+    elif settings["min_lr"] > settings["lr"]:
+        raise ConfigError(f"min_lr: got {settings['min_lr']:g}, expected at most lr {settings['lr']:g}")
     how = start[1] if start else _preprocess(recipe, variant or "", dataset)
     if asked.image_size is not None:
         how = dataclasses.replace(how, size=(asked.image_size, asked.image_size))
