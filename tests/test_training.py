@@ -175,7 +175,7 @@ def test_no_worker_outlives_a_killed_run(tmp_path):
 STRONG = ["--ema", "0.9", "--mixup", "0.8", "--cutmix", "1", "--auto-augment", "randaugment", "--erase", "0.25"]
 
 
-@pytest.mark.parametrize("more", [[], STRONG], ids=["plain", "everything"])
+@pytest.mark.parametrize("more", [[], pytest.param(STRONG, marks=pytest.mark.slow)], ids=["plain", "everything"])
 def test_sigkill_at_any_moment(more, tmp_path):
     """A real process, killed hard several times, with the command line that a user would give again."""
 
@@ -234,7 +234,7 @@ SHARED = [
 ]
 
 
-@pytest.mark.parametrize("more", [[], SHARED], ids=["plain", "everything"])
+@pytest.mark.parametrize("more", [[], pytest.param(SHARED, marks=pytest.mark.slow)], ids=["plain", "everything"])
 def test_two_processes_learn_the_same_as_one(more, tmp_path):
     options = [
         "--epochs",

@@ -32,6 +32,7 @@ class Classify(ImageTask):
     """The task of classification; attributes as of ``ImageTask``.
 
     Example:
+        >>> from swindow.data import DataInfo
         >>> task = Classify(ClassifySettings(variant="swin_nano"))
         >>> model = task.build(DataInfo("pets", class_names=("cat", "dog")))
         >>> predictions = task.decode(model(torch.zeros(4, 3, 32, 32)), metas=[{}] * 4)
