@@ -6,7 +6,6 @@ held-out accuracy after the last epoch (no epoch is chosen by it) in benchmarks/
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import statistics
 import tempfile
@@ -15,7 +14,9 @@ from pathlib import Path
 
 import measure
 
+from swindow.data import digits
 from swindow.training import Progress, TrainConfig, train
+from swindow.training.recipes import choose
 
 SEEDS = (0, 1, 2)
 RESULTS = Path(__file__).parent / "results"
@@ -45,7 +46,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = [run(seed, Path(folder) / str(seed)) for seed in SEEDS]
     mean = statistics.mean(r["accuracy"] for r in runs)
-    settings = {k: v for k, v in dataclasses.asdict(TrainConfig()).items() if k not in ("out", "weights", "seed")}
+    chosen = choose(TrainConfig(), digits().train, None).settings.identity()
+    settings = {k: v for k, v in chosen.items() if k not in ("weights", "seed")}
     record = {"mean_accuracy": mean, "runs": runs, "settings": settings}
     record |= {"versions": measure.versions(), "hardware": measure.hardware()} | measure.provenance(COMMAND)
     RESULTS.mkdir(exist_ok=True)
