@@ -16,7 +16,7 @@ import measure
 
 from swindow.data import digits
 from swindow.training import Progress, TrainConfig, train
-from swindow.training.recipes import choose
+from swindow.training.choice import choose
 
 SEEDS = (0, 1, 2)
 RESULTS = Path(__file__).parent / "results"

@@ -19,7 +19,8 @@ from swindow.card import HeldOut, ModelCard, Preprocess
 from swindow.class_names import imagenet_1k
 from swindow.errors import ConfigError, DataError, OutputError
 from swindow.inference import Predictor, evaluate
-from swindow.inference.evaluation import _figures, _macro, chosen
+from swindow.inference.class_evaluation import _figures, _macro
+from swindow.inference.evaluation import chosen
 from swindow.media import prepare
 from swindow.training import TrainConfig, train
 

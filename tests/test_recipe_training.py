@@ -26,12 +26,12 @@ from swindow.data.augment import called
 from swindow.errors import ConfigError, DataError
 from swindow.tasks import Batch, Classify, ClassifySettings
 from swindow.training import Progress, TrainConfig, plots, train
+from swindow.training.choice import choose
 from swindow.training.feed import Batches, Plan
 from swindow.training.learner import Learner
 from swindow.training.optimizer import parameter_groups
 from swindow.training.parallel import World
 from swindow.training.preview import show_batch
-from swindow.training.recipes import choose
 
 SMALL = {"epochs": 2, "batch_size": 32, "image_size": 8, "device": "cpu"}
 

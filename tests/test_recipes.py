@@ -14,9 +14,10 @@ from swindow.data import AUGMENTS, DataInfo, Sample
 from swindow.data.augment import POLICIES
 from swindow.errors import ConfigError
 from swindow.training import TrainConfig
+from swindow.training.choice import choose, typical_side
 from swindow.training.config import RunSettings
 from swindow.training.optimizer import optimizer_of
-from swindow.training.recipes import RECIPES, SETTINGS, choose, recipe_of, typical_side
+from swindow.training.recipes import RECIPES, SETTINGS, recipe_of
 from swindow.variants import variant_config
 
 DIGITS = Pictures(DataInfo("digits", class_names=tuple("0123456789"), channels=1, recipe="digits"))

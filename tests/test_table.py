@@ -14,7 +14,7 @@ from PIL import Image
 
 import swindow
 from swindow import data
-from swindow.data.table import Columns
+from swindow.data import Columns
 from swindow.errors import DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "cifar10"

@@ -755,11 +755,11 @@ class NoWaiting(TorchDispatchMode):
 
 
 def test_no_step_waits_for_the_device(tmp_path, monkeypatch):
-    def step(self, *arguments, plain=loop.Run.step):
+    def step(self, *arguments, plain=loop.Loop.step):
         with NoWaiting() if self.state.step else contextlib.nullcontext():  # the first starts the stream of batches
             return plain(self, *arguments)
 
-    monkeypatch.setattr(loop.Run, "step", step)
+    monkeypatch.setattr(loop.Loop, "step", step)
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)  # it reads its own count, which is on the CPU
     recorder = Recorder()
     train(some_digits(), small(tmp_path, epochs=1, accumulate=2, drop_path_rate=0.2), progress=recorder)

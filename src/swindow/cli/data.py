@@ -47,7 +47,7 @@ def data(
     """
     from .. import data as data_
     from ..data.overview import overview
-    from ..training.recipes import suited
+    from ..training.choice import suited
 
     output = Output(json, quiet)
     splits = data_.open(data, verify=False, columns=data_.Columns(image_column, label_column, label_separator))

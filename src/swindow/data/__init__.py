@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from .augment import AUGMENTS, Augment
+from .columns import Columns
 from .digits import Digits, ImageArray, digits
 from .folder import ImageFolder, folder, image_suffixes, images_in, is_image
 from .sample import DataInfo, Dataset, Sample, Splits, Subset
 from .split import balanced, class_counts, digest, hold_out, limited, stratified_split, warnings
-from .table import Columns, Table, is_table, table
+from .table import Table, is_table, table
 
 __all__ = [
     "AUGMENTS",

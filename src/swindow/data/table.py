@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import functools
 import itertools
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, nearest
+from ..errors import DataError
 from ..media import ImageBytes, ImageFile
+from .columns import SUFFIXES, Columns, Labels, read_images, read_labels
 from .sample import DataInfo, Sample, Splits
 from .split import class_counts, digest
 
-SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
-IMAGES = ("image", "images", "img", "path", "file", "filename", "file_name", "filepath", "image_path", "image_id")
-LABELS = ("label", "labels", "class", "target", "category", "class_name", "label_name", "fine_label", "y")
 NAMES = "classes.txt"  # beside a table of numbers: the name of every class, one per line
 SPLIT = re.compile(r"(?P<split>[a-z]+)([-_.]\d+([-_]of[-_]\d+)?)?", re.IGNORECASE)  # train, train-00000-of-00002
 TRAINING, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "dev", "test", "testing")
 MULTILABEL = "multilabel"  # the task of images with several labels
 MOST_BAD = 0.1  # of all images; more unusable ones are an error
-
-
-class Columns(NamedTuple):
-    """The columns of a table that hold images and classes; None: they are guessed.
-
-    Attributes:
-        image, label: the names of the columns.
-        separator: what stands between the labels of an image in a text; None: a text is one class.
-    """
-
-    image: str | None = None
-    label: str | None = None
-    separator: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +52,7 @@ class Table:
         number, row = self.rows[i]
         path = Path(self.files[number])
         key = f"{path.name}:{row}"
-        return Sample(_media(_images(str(path), self.column)[row], path, key), self.target(i), key)
+        return Sample(_media(read_images(str(path), self.column)[row], path, key), self.target(i), key)
 
     def target(self, i: int) -> Any:
         """Returns the class of a row; of several labels an array (classes,) of 0 and 1. Reads no image."""
@@ -125,7 +107,7 @@ def table(
     if not path.exists():
         raise DataError(f"{path}: there is no such file")
     training, held_out = _splits(path) if path.is_dir() else ([path], [])
-    read = [[_read(file, columns) for file in files] for files in (training, held_out) if files]
+    read = [[read_labels(file, columns) for file in files] for files in (training, held_out) if files]
     names = _class_names(training[0], [one for files in read for one in files])
     first = read[0][0]
     several = any(isinstance(label, list) for files in read for one in files for label in one.labels)
@@ -148,7 +130,7 @@ def table(
     return Splits(*(dataclasses.replace(one, info=info) for one in found))
 
 
-def _joined(files: Sequence[_Read], info: DataInfo) -> Table:
+def _joined(files: Sequence[Labels], info: DataInfo) -> Table:
     """The rows of several files as one table."""
     numbers = {name: number for number, name in enumerate(info.class_names)}
     rows: list[tuple[int, int]] = []
@@ -180,136 +162,10 @@ def _splits(folder: Path) -> tuple[list[Path], list[Path]]:
     return training, next((found[name] for name in HELD_OUT if name in found), []) if training else []
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-class _Read(NamedTuple):
-    """A table as far as it is read at first: which columns, and the class of every row."""
-
-    path: Path
-    image: str
-    label: str
-    labels: Sequence[Any]
-    names: tuple[str, ...] | None  # of the classes, where the table says them
-
-
-def _read(path: Path, columns: Columns) -> _Read:
-    known = _header(path)
-    image = _column(path, known, columns.image, IMAGES, "images")
-    label = _column(path, [name for name in known if name != image], columns.label, LABELS, "classes")
-    labels: Sequence[Any] = _values(str(path), label)
-    if columns.separator is not None:
-        labels = [_split(text, columns.separator) if isinstance(text, str) else text for text in labels]
-    return _Read(path, image, label, labels, _names(path, label))
-
-
-def _split(text: str, separator: str) -> list[str]:
-    return [label.strip() for label in text.split(separator) if label.strip()]
-
-
-def _column(path: Path, known: Sequence[str], asked: str | None, usual: Sequence[str], what: str) -> str:
-    """The column that is asked for, or the first usual name that is there, in any case of letters."""
-    if asked is not None:
-        if asked not in known:
-            raise DataError(f"{path}: has no column {asked!r}{nearest(asked, known)}; it has {', '.join(known)}")
-        return asked
-    lower = {name.lower(): name for name in reversed(known)}
-    found = next((lower[name] for name in usual if name in lower), None)
-    if found is None:
-        raise DataError(
-            f"{path}: no column is known to hold {what}; it has {', '.join(map(repr, known))}; say which holds images "
-            "and which classes (--image-column, --label-column)"
-        )
-    return found
-
-
-def _header(path: Path) -> list[str]:
-    if path.suffix.lower() == ".parquet":
-        return list(_parquet(path).schema_arrow.names)
-    rows = _rows(str(path))
-    if not rows:
-        raise DataError(f"{path}: has no rows; expected a header, and an image and a class in each row")
-    return list(rows[0])
-
-
-def _values(path: str, column: str) -> Sequence[Any]:
-    """A column of a table."""
-    if path.lower().endswith(".parquet"):
-        try:
-            return _parquet(Path(path)).read(columns=[column]).column(0).to_pylist()
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: column {column!r} cannot be read ({error})") from error
-    return [row.get(column) for row in _rows(path)]
-
-
-def _images(path: str, column: str) -> Sequence[Any]:
-    """The column of images; of a Parquet file as Arrow holds it, in memory, once in a process."""
-    return _images_of(path, column, _stamp(path))
-
-
-@functools.lru_cache(maxsize=8)
-def _images_of(path: str, column: str, _: tuple[int, int]) -> Sequence[Any]:
-    if path.lower().endswith(".parquet"):
-        return _parquet(Path(path)).read(columns=[column]).column(0).combine_chunks()
-    return [row.get(column) for row in _rows(path)]
-
-
-def _parquet(path: Path) -> Any:
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise DataError(f"{path}: reading Parquet files needs pyarrow; try pip install 'swindow[table]'") from error
-    try:
-        return ParquetFile(path, memory_map=True)
-    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-        raise DataError(f"{path}: not a whole Parquet file ({error})") from error
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    """What changes when a file does: what was read of it before is not used then."""
-    try:
-        about = os.stat(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return about.st_mtime_ns, about.st_size
-
-
-def _rows(path: str) -> list[dict[str, Any]]:
-    """The rows of a text file."""
-    return _rows_of(path, _stamp(path))
-
-
-@functools.lru_cache(maxsize=8)
-def _rows_of(path: str, _: tuple[int, int]) -> list[dict[str, Any]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            if not path.lower().endswith(".jsonl"):
-                return list(csv.DictReader(file, delimiter="\t" if path.lower().endswith(".tsv") else ","))
-            rows = [json.loads(line) for line in file if line.strip()]
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a table ({error})") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: expected one JSON object per line")
-    return rows
-
-
-def _names(path: Path, label: str) -> tuple[str, ...] | None:
-    """The names of classes in the description that dataset hubs put into Parquet files."""
-    if path.suffix.lower() != ".parquet":
-        return None
-    text = (_parquet(path).schema_arrow.metadata or {}).get(b"huggingface")
-    try:
-        names = json.loads(text)["info"]["features"][label] if text else None
-        names = names.get("feature", names)["names"] if names else None  # a list's items are described inside
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return tuple(map(str, names)) if isinstance(names, list) else None
-
-
 # --- classes ----------------------------------------------------------------------------------------------------------
 
 
-def _class_names(path: Path, tables: Sequence[_Read]) -> tuple[str, ...]:
+def _class_names(path: Path, tables: Sequence[Labels]) -> tuple[str, ...]:
     """Names of classes: as the table or ``classes.txt`` says, or as they stand in the table; else numbers."""
     labels = [
         item for one in tables for label in one.labels for item in (label if isinstance(label, list) else [label])
@@ -326,7 +182,7 @@ def _class_names(path: Path, tables: Sequence[_Read]) -> tuple[str, ...]:
     return known if known is not None else tuple(map(str, range(count)))
 
 
-def _number(one: _Read, label: Any, numbers: Mapping[str, int], row: int) -> int:
+def _number(one: Labels, label: Any, numbers: Mapping[str, int], row: int) -> int:
     whole = _whole(label)
     if label in (None, "") or (whole is not None and whole < 0):
         raise DataError(f"{one.path}: row {row} has class {label!r}, expected a name, or a number from 0")

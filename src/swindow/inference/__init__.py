@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .evaluation import ClassFigures, Evaluation, LabelEvaluation, LabelFigures, Mistake, evaluate
+from .class_evaluation import ClassFigures, Evaluation, Mistake
+from .evaluation import evaluate
+from .label_evaluation import LabelEvaluation, LabelFigures
 from .predictor import Failure, Predictor
 from .runtimes import PRECISIONS, RUNTIMES, ModelRuntime, Runtime
 

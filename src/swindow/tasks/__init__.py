@@ -7,8 +7,9 @@ from typing import Any
 from ..card import ModelCard
 from ..errors import InputError
 from .classify import Classify, ClassifySettings, Confusion
-from .images import ImageTask, Prediction, check_takes_images
+from .images import ImageTask, check_takes_images
 from .multilabel import Labels, MultiLabel, MultiLabelSettings
+from .prediction import Prediction
 from .task import Batch, Example, Metric, Task
 
 __all__ = [

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..card import ModelCard, Preprocess
-from .images import ImageSettings, ImageTask, Mixed, Prediction
+from .images import ImageSettings, ImageTask, Mixed
+from .prediction import Prediction
 from .task import Batch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -14,17 +15,17 @@ from torch import Tensor
 
 from ..card import ModelCard, Preprocess, name_of, preprocessing
 from ..checkpoints import Parts, adapted
-from ..class_names import imagenet_1k, numbers
 from ..config import SwinConfig
 from ..data import AUGMENTS, DataInfo, Sample
 from ..data.augment import POLICIES, called, color_jitter, erase, mix
-from ..errors import ConfigError, DataError, InputError, shortened
+from ..errors import ConfigError, InputError
 from ..media import prepare, to_tensor
 from ..models import SwinTransformer, create
 from ..models.assemble import assemble
 from ..models.init import fan_in_
 from ..sizes import image_size
 from ..variants import variant_config
+from .class_outputs import different, outputs_of
 from .task import Batch, Example
 
 Self = TypeVar("Self", bound="ImageTask")
@@ -87,30 +88,6 @@ class ImageSettings:
             raise ConfigError(f"label_smoothing: got {self.label_smoothing!r}, expected a fraction below 1")
 
 
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """The likeliest classes of one image, likeliest first.
-
-    Attributes:
-        image: the path of the image; None for a PIL image that is of no file.
-        classes: their names; the numbers of the model's outputs where it has no names.
-        probabilities: of these classes (fractions).
-        threshold: for a model that gives several labels, the probability from which on a class is one of them.
-    """
-
-    image: str | None
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    threshold: float | None = None
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels of the image: the likeliest class, or all from the threshold on."""
-        if self.threshold is None:
-            return self.classes[:1]
-        return tuple(c for c, p in zip(self.classes, self.probabilities, strict=True) if p >= self.threshold)
-
-
 class Mixed(NamedTuple):
     """The targets of images of which each is mixed with another.
 
@@ -126,7 +103,7 @@ class Mixed(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageTask:
+class ImageTask(abc.ABC):
     """A task on images, without what it learns: losses, decoding and metric.
 
     Attributes:
@@ -194,13 +171,13 @@ class ImageTask:
         off: dict[str, Any] = {"color_jitter": 0.0, "auto_augment": "none", "erase": 0.0, "mixup": 0.0, "cutmix": 0.0}
         return dataclasses.replace(self, settings=dataclasses.replace(self.settings, **off))
 
+    @abc.abstractmethod
     def tensor(self, targets: Sequence[Any]) -> Tensor:
         """Returns the targets of a batch as one tensor."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def label(self, target: Tensor, class_names: Sequence[str]) -> str:
         """Returns the target of one image in words."""
-        raise NotImplementedError
 
     def collate(self, examples: Sequence[Example], rng: np.random.Generator | None, train: bool) -> Batch:
         """Returns images (B, C, H, W) and their targets (B, ...); ``Mixed`` where images are mixed."""
@@ -264,9 +241,9 @@ class ImageTask:
         return preprocessing(card, image_size(config, card), config.in_chans)
 
     @classmethod
+    @abc.abstractmethod
     def of(cls: type[Self], card: ModelCard) -> Self:
         """Returns the task of a trained model, as its card describes it."""
-        raise NotImplementedError
 
     @classmethod
     def card_of(cls, model: SwinTransformer) -> ModelCard:
@@ -284,36 +261,18 @@ class ImageTask:
             )
         card = model.card or ModelCard()
         if card.class_names:
-            return card.replace(task=cls.name, preprocess=how, class_names=_different(card.class_names))
+            return card.replace(task=cls.name, preprocess=how, class_names=different(card.class_names))
         names = tuple(map(str, range(model.config.num_classes)))
         return card.replace(task=cls.name, settings={"numbered": True}, preprocess=how, class_names=names)
 
     def outputs_of(self, info: DataInfo) -> tuple[int, ...]:
         """Returns, for every class of some data, the number of the model's output that stands for it.
 
-        Classes go by their names, or by their synsets where the model's names are those of ImageNet-1k or ImageNet-22k.
-        Where the model has as many classes as the data, they go by their order if its names are only numbers, or if
-        they are those of ImageNet-1k and the data has none of them.
-
         Raises:
             DataError: the data has a class that the model does not know.
         """
         assert self.class_names is not None, "a task made by Classify.of"
-        names, found = self.class_names, info.class_names
-        known = numbers(names)
-        unknown = [name for name in found if name not in known]
-        imagenet = names == tuple(name for _, name in imagenet_1k())
-        if len(found) == len(names) and ((self.numbered and unknown) or (imagenet and len(unknown) == len(found))):
-            return tuple(range(len(names)))
-        advice = "to teach it these classes, fine-tune it: swindow train DATA --weights CHECKPOINT"
-        if unknown and self.numbered:
-            raise DataError(f"got {len(found)} classes in {info.name}, the model has {len(names)}; {advice}")
-        if unknown:
-            raise DataError(
-                f"{info.name} has class{'' if len(unknown) == 1 else 'es'} {shortened(unknown)}, which the model does "
-                f"not know; it knows {shortened(names)}; {advice}"
-            )
-        return tuple(known[name] for name in found)
+        return outputs_of(self.class_names, self.numbered, info)
 
 
 def check_takes_images(config: SwinConfig) -> None:
@@ -324,15 +283,3 @@ def check_takes_images(config: SwinConfig) -> None:
         raise InputError(
             f"the model takes {what} ({count}), images have 2; pass tensors (batch, channels, {axes}) to it in Python"
         )
-
-
-def _different(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes; a name that came before gets a number: "crane", "crane (2)"."""
-    found: dict[str, None] = {}
-    for name in names:
-        number, taken = 1, name
-        while taken in found:
-            number += 1
-            taken = f"{name} ({number})"
-        found[taken] = None
-    return tuple(found)

@@ -14,7 +14,8 @@ from torch import Tensor
 from ..card import ModelCard, Preprocess
 from ..data import DataInfo
 from ..errors import ConfigError
-from .images import ImageSettings, ImageTask, Mixed, Prediction
+from .images import ImageSettings, ImageTask, Mixed
+from .prediction import Prediction
 from .task import Batch
 
 

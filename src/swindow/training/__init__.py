@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "TrainConfig": "config",  # imports no torch, so that the command line can show its help at once
     "Progress": "progress",
-    "TrainResult": "loop",
+    "TrainResult": "run",
     "parameter_groups": "optimizer",
-    "train": "loop",
+    "train": "run",
 }
 
 __all__ = ["Progress", "TrainConfig", "TrainResult", "parameter_groups", "train"]
 
 if TYPE_CHECKING:
     from .config import TrainConfig as TrainConfig
-    from .loop import TrainResult as TrainResult
-    from .loop import train as train
     from .optimizer import parameter_groups as parameter_groups
     from .progress import Progress as Progress
+    from .run import TrainResult as TrainResult
+    from .run import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -205,7 +205,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings(TrainConfig):
-    """The settings of a run in which all that a recipe says is decided; ``recipes.choose`` makes them."""
+    """The settings of a run in which all that a recipe says is decided; ``choice.choose`` makes them."""
 
     init: Literal["published", "fan_in"]
     epochs: int

@@ -2,178 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from .. import data as data_
-from ..card import HeldOut, Preprocess
-from ..checkpoints import Parts, load_parts, replacing
-from ..data import Dataset, Splits
-from ..errors import ConfigError, TrainingError, nearest
+from ..card import HeldOut
+from ..checkpoints import Parts, replacing
+from ..data import Splits
+from ..errors import ConfigError, TrainingError
 from ..kernels import products
 from ..models import SwinTransformer
-from ..tasks import TASKS, Batch, Task
-from . import folder, plots, summary
+from ..tasks import Batch, Task
+from . import plots
 from . import state as states
-from .config import CHANGEABLE, RunSettings, TrainConfig
-from .feed import Batches, Plan, leave_if_imported_by_worker, seed_model, stream, usable_workers
+from .config import CHANGEABLE, RunSettings
+from .feed import seed_model, stream, usable_workers
 from .learner import Learner
 from .measure import measure
-from .optimizer import optimizer_class
-from .parallel import World, world
-from .progress import Progress, Several
-from .recipes import OF_THE_TASK, Choice, choose
+from .parallel import World
+from .progress import Progress
+from .setup import batches_of, plan_of
 from .tally import Tally
 
 # Steps; elsewhere than on a CPU 10, since a device works ahead of this process until something is read.
 READ_EVERY = {"cpu": 1}
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """What a training run made.
-
-    The figures after the last epoch can be had as attributes too: for classification ``result.accuracy`` (fraction),
-    ``result.loss`` (nats) and ``result.images``, all of the held-out data.
-
-    Attributes:
-        out: the folder: ``model.safetensors`` (weights after the last epoch), ``best.safetensors`` (of the best
-            epoch), ``ema.safetensors`` (the moving average after the last epoch, where one was kept),
-            ``metrics.jsonl``, ``curves.png``, a picture of every table of the metric, and ``state.pt``.
-        metrics: the figures of the last epoch.
-        best: the figures of the best epoch.
-        history: the figures of every epoch, as in ``metrics.jsonl``.
-        skipped: the files that could not be used, each with the reason.
-    """
-
-    out: Path
-    metrics: dict[str, Any]
-    best: dict[str, Any]
-    history: list[dict[str, Any]]
-    skipped: tuple[str, ...]
-
-    def __getattr__(self, name: str) -> Any:
-        figures = self.__dict__.get("metrics", {})
-        if name in figures:
-            return figures[name]
-        raise AttributeError(f"TrainResult has no attribute {name!r}{nearest(name, figures)}")
-
-
-def train(
-    data: Splits | Dataset | str | Path,
-    settings: TrainConfig | None = None,
-    *,
-    task: Task | None = None,
-    overwrite: bool = False,
-    allow_changes: bool = False,
-    progress: Progress | None = None,
-    callbacks: Sequence[Progress] = (),
-) -> TrainResult:
-    """Trains a model, evaluating it after every epoch; returns what was made.
-
-    A run that was stopped in ``settings.out`` goes on, and ends with the same weights as one that never was (bit for
-    bit on the CPU): all chance is a function of the seed, the epoch and the sample, never of what ran before.
-
-    Args:
-        data: what ``data.open`` takes: ``digits`` or a folder of class folders; a data set, of which a share is held
-            out; or data that is split.
-        settings: the settings; TrainConfig's defaults if left out.
-        task: what is to be learned; by default what the data suggests, with what ``settings`` says of it.
-        overwrite: removes the files of the run that ``settings.out`` holds and starts afresh.
-        allow_changes: the run in ``settings.out`` goes on also where ``settings`` differ in what may change: epochs,
-            learning rates, weight decay, augmentation, ... (``config.CHANGEABLE``). Weights and optimizer are kept, and
-            metrics.jsonl says what changed.
-        progress: is told how the run gets on.
-        callbacks: are told the same, for instance for a logger of one's own. Of several processes only the first tells.
-
-    Raises:
-        ConfigError: a setting is wrong, or ``settings.out`` holds a run with other settings or one that is at work.
-        DataError: the data is absent or unusable.
-        OutputError: a file cannot be written; the last state is intact, and the run can go on from it.
-        TrainingError: the loss is no longer finite; the last state is from before that.
-    """
-    leave_if_imported_by_worker()
-    asked, progress = settings or TrainConfig(), Several((*([progress] if progress else []), *callbacks))
-    with world(asked.device) as here, contextlib.ExitStack() as stack:
-        if not here.first:
-            progress = Several(())
-        stack.callback(progress.finished)
-        here.on_first(lambda: stack.enter_context(folder.held(asked.out)))
-        start = None if asked.weights is None else load_parts(asked.weights)
-        columns = data_.Columns(asked.image_column, asked.label_column, asked.label_separator)
-        found = data_.open(data, verify=False, columns=columns).train
-        task, choice = chosen(task, asked, found, start)  # first: wrong settings are found before images are decoded
-        optimizer_class(choice.settings.optimizer)
-        splits, held_out = opened(data, asked, progress)
-        check_split(start, held_out)
-        for line in (choice.why, *summary.of_data(splits, held_out)):
-            progress.note(line)
-        run = Run(splits, held_out, task, choice.settings, start, here, progress)
-        here.on_first(lambda: folder.clear(asked.out, overwrite))
-        run.resume(allow_changes)
-        for line in summary.of_run(run):
-            progress.note(line)
-        stack.callback(run.close)
-        run.all_epochs()
-        return run.finish()
-
-
-def opened(
-    data: Splits | Dataset | str | Path, settings: TrainConfig, progress: Progress
-) -> tuple[Splits, HeldOut | None]:
-    """Returns the data in two, and what was held out of it here; None where it has a split of its own."""
-    columns = data_.Columns(settings.image_column, settings.label_column, settings.label_separator)
-    splits = data_.open(data, settings.verify, progress.verified, columns)
-    how = None
-    if splits.held_out is None:
-        whole = splits.train
-        how = HeldOut(settings.held_out, settings.seed, whole.labels() is not None, whole.fingerprint())
-        splits = data_.hold_out(whole, how)
-    return data_.limited(splits, settings.limit, settings.fraction, settings.seed), how
-
-
-def check_split(start: Parts | None, held_out: HeldOut | None) -> None:
-    """Raises ConfigError where the weights to start from have seen images of this data that are to be held out now."""
-    before = None if start is None else start.card.split
-    if (
-        before is not None
-        and held_out is not None
-        and before != held_out
-        and before.fingerprint == held_out.fingerprint
-    ):
-        raise ConfigError(
-            f"the weights were trained on another split of this data (held out {before.share:g}, seed {before.seed}), "
-            f"so they have seen images that would be held out now; try --held-out {before.share:g} --seed {before.seed}"
-        )
-
-
-def chosen(task: Task | None, settings: TrainConfig, dataset: Dataset, start: Parts | None) -> tuple[Task, Choice]:
-    """Returns the task, and what the run uses."""
-    info = dataset.info
-    if task is not None:
-        given = [name for name in OF_THE_TASK if getattr(settings, name) != getattr(TrainConfig, name)]
-        given += [name for name in ("image_size", "value_range") if getattr(settings, name) is not None]
-        given += ["balance"] if settings.balance == "loss" else []
-        if given:
-            raise ConfigError(f"got a task and {given[0]}, which is a setting of the task; give it to the task")
-        choice = choose(settings, dataset, None if start is None else (start.config, Preprocess()))
-        return task, choice._replace(why=f"{choice.why}; as given: the task {task.name}")
-    if info.task not in TASKS:
-        raise ConfigError(f"{info.name}: unknown task {info.task!r}{nearest(info.task, TASKS)}")
-    kind, kind_of_settings = TASKS[info.task]
-    how = None if start is None else (start.config, kind.preprocess_of(start.config, start.card))
-    choice = choose(settings, dataset, how)
-    return kind(kind_of_settings(**choice.task)), choice
 
 
 def processor(device: torch.device, product: str | None) -> str:
@@ -183,44 +42,13 @@ def processor(device: torch.device, product: str | None) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def plan_of(splits: Splits, s: RunSettings, rank: int = 0, size: int = 1) -> Plan:
-    """Returns which samples make up which batch of a run, for one of its processes."""
-    assert splits.held_out is not None
-    return Plan(
-        samples=len(splits.train),
-        held_out=len(splits.held_out),
-        batch_size=s.batch_size,
-        accumulate=s.accumulate,
-        epochs=s.epochs,
-        seed=s.seed,
-        rank=rank,
-        world_size=size,
-        repeats=s.repeats,
-        shares=data_.balanced(splits.train) if s.balance == "sampling" else None,
-    )
-
-
-def batches_of(splits: Splits, task: Task, s: RunSettings) -> Batches:
-    """Returns the batches of a run. Raises ConfigError where plain epochs are asked for and the task has none."""
-    plain = (plain_of(task), s.epochs - s.plain_epochs) if s.plain_epochs else None
-    return Batches(splits.train, splits.held_out, task, s.seed, plain)
-
-
-def plain_of(task: Task) -> Task:
-    """Returns a task without strong augmentation. Raises ConfigError where it has no such form."""
-    plain = getattr(task, "plain", None)
-    if plain is None:
-        raise ConfigError(f"plain_epochs: got a number of epochs, but the task {task.name} has no method plain()")
-    return plain()
-
-
 def numbers(found: dict[str, Any]) -> dict[str, Any]:
     """Returns the figures of what a metric has computed, without its tables."""
     return {name: value for name, value in found.items() if value is None or isinstance(value, (int, float))}
 
 
-class Run:
-    """A training run in one process: the model, how it is trained, and how far it has got."""
+class Loop:
+    """The training loop of one process: the model, how it is trained, and how far it has got."""
 
     def __init__(
         self,
@@ -374,42 +202,49 @@ class Run:
         raise TrainingError(f"{what}; try a lower lr than {self.learner.lr:g}, more warmup_epochs or a smaller clip")
 
     def end_epoch(self, images_per_s: float, seconds: float) -> None:
-        """Evaluates and writes weights, metrics and state: the state last, as a kill before it repeats all of this."""
-        count = len(self.plan.evaluation())
-        models = self.learner.models()
-        metrics = measure(models, self.task, self.feed, count, self.here.device, self.progress.evaluated)
-        found, *averaged = map(self.here.compute, metrics)
-        figures = numbers(found) | {
-            f"ema_{name}": value
-            for more in averaged
-            for name, value in numbers(more).items()
-            if not isinstance(value, int)
-        }  # counts are the same
-        for name, value in figures.items():
-            if value is not None and not math.isfinite(value):
-                self.diverged(f"the {name} of the held-out data is {value} after epoch {self.state.epoch + 1}")
-        self.state.epoch += 1
-        self.state.history.append(
+        """Evaluates, and writes weights, metrics and state."""
+        figures, tables = self.evaluated()
+        state = self.state
+        state.epoch += 1
+        state.history.append(
             {
-                "epoch": self.state.epoch,
+                "epoch": state.epoch,
                 "lr": self.learner.rate,
                 **{f"train_{name}": value for name, value in self.means().items()},
                 **figures,
                 "images_per_s": round(images_per_s, 1),
                 "seconds": round(seconds, 2),
-                "processor": " then ".join(self.state.processors),
-                **({"changed": "; ".join(self.state.changes)} if self.state.changes else {}),
+                "processor": " then ".join(state.processors),
+                **({"changed": "; ".join(state.changes)} if state.changes else {}),
             }
         )
-        self.state.step, self.state.sums, self.state.changes = 0, {}, []
-        self.state.processors = self.state.processors[-1:]
-        self.state.tables = {name: value for name, value in found.items() if name not in figures}
+        state.step, state.sums, state.changes, state.tables = 0, {}, [], tables
+        state.processors = state.processors[-1:]
+        self.write()
+        self.progress.epoch(state.history[-1])
+
+    def evaluated(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The figures and the tables of the metric on the held-out data; figures of averaged weights begin with ema."""
+        count = len(self.plan.evaluation())
+        metrics = measure(self.learner.models(), self.task, self.feed, count, self.here.device, self.progress.evaluated)
+        found, *averaged = map(self.here.compute, metrics)
+        figures = numbers(found)
+        tables = {name: value for name, value in found.items() if name not in figures}
+        for more in averaged:  # counts are the same
+            figures |= {f"ema_{name}": value for name, value in numbers(more).items() if not isinstance(value, int)}
+        for name, value in figures.items():
+            if value is not None and not math.isfinite(value):
+                self.diverged(f"the {name} of the held-out data is {value} after epoch {self.state.epoch + 1}")
+        return figures, tables
+
+    def write(self) -> None:
+        """Writes what an epoch made; the state last, as a kill before that repeats all of it."""
         names = ["model.safetensors"]
         if self.best is self.state.history[-1]:
             names.insert(0, "best.safetensors")
         model, weights, average = self.learner.parallel.whole(), self.learner.state(), self.learner.average
 
-        def write() -> None:
+        def files() -> None:
             for name in names:
                 states.save_weights(model, self.card, self.out / name)
             if average is not None:
@@ -418,9 +253,8 @@ class Run:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in self.state.history))
             states.save(self.out, self.state, self.identity, weights)
 
-        self.here.on_first(write)
+        self.here.on_first(files)
         self.after_saving()
-        self.progress.epoch(self.state.history[-1])
 
     @property
     def best(self) -> dict[str, Any]:
@@ -438,15 +272,14 @@ class Run:
         self.saved = time.monotonic()
         self.progress.saved(self.state.epoch * self.plan.steps + self.state.step)
 
-    def finish(self) -> TrainResult:
-        """Draws the pictures and returns the result."""
-        history = self.state.history
-        if self.here.first:
-            try:
-                plots.curves(history, self.out / "curves.png")
-                for name, table in self.state.tables.items():
-                    if name in plots.TABLES:
-                        plots.TABLES[name](table, self.info.class_names, self.out / f"{name}.png")
-            except ImportError:
-                self.progress.note("no pictures: they need matplotlib; try pip install 'swindow[train]'")
-        return TrainResult(self.out, history[-1], self.best, history, self.info.skipped)
+    def draw(self) -> None:
+        """Draws curves, and a picture of every table of the metric, in the first process."""
+        if not self.here.first:
+            return
+        try:
+            plots.curves(self.state.history, self.out / "curves.png")
+            for name, table in self.state.tables.items():
+                if name in plots.TABLES:
+                    plots.TABLES[name](table, self.info.class_names, self.out / f"{name}.png")
+        except ImportError:
+            self.progress.note("no pictures: they need matplotlib; try pip install 'swindow[train]'")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..checkpoints import load_parts, replacing
-from ..data import Columns, Dataset, Splits
+from ..data import Dataset, Splits
 from ..data import open as open_data
 from ..errors import ConfigError
 from ..media import contact_sheet
 from .config import TrainConfig
 from .feed import Broken
-from .loop import batches_of, chosen, opened, plan_of
 from .progress import Progress
+from .setup import batches_of, chosen, columns_of, opened, plan_of
 
 
 def show_batch(
@@ -34,8 +34,8 @@ def show_batch(
         OutputError: the picture cannot be written.
     """
     start = None if settings.weights is None else load_parts(settings.weights)
-    columns = Columns(settings.image_column, settings.label_column, settings.label_separator)
-    task, choice = chosen(None, settings, open_data(data, verify=False, columns=columns).train, start)
+    found = open_data(data, verify=False, columns=columns_of(settings)).train
+    task, choice = chosen(None, settings, found, start)
     s = choice.settings
     splits, _ = opened(data, s, progress or Progress())
     batch = batches_of(splits, task, s).__getitems__(plan_of(splits, s).training(0)[0][0])

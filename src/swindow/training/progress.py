@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -44,42 +44,16 @@ class Several(Progress):
     def __init__(self, others: Sequence[Progress]) -> None:
         self.others = others
 
-    def note(self, text: str) -> None:
-        """Passes it on."""
-        for other in self.others:
-            other.note(text)
 
-    def verified(self, done: int, files: int) -> None:
-        """Passes it on."""
-        for other in self.others:
-            other.verified(done, files)
+def _told(name: str) -> Callable[..., None]:
+    """A method of Several that calls the method of that name of each of the others."""
 
-    def started(self, steps: int, done: int, epochs: int) -> None:
-        """Passes it on."""
+    def tell(self: Several, *arguments: Any, **named: Any) -> None:
         for other in self.others:
-            other.started(steps, done, epochs)
+            getattr(other, name)(*arguments, **named)
 
-    def step(self, done: int, figures: Mapping[str, float], images_per_s: float) -> None:
-        """Passes it on."""
-        for other in self.others:
-            other.step(done, figures, images_per_s)
+    return tell
 
-    def evaluated(self, done: int, batches: int) -> None:
-        """Passes it on."""
-        for other in self.others:
-            other.evaluated(done, batches)
 
-    def epoch(self, figures: Mapping[str, Any]) -> None:
-        """Passes it on."""
-        for other in self.others:
-            other.epoch(figures)
-
-    def saved(self, done: int) -> None:
-        """Passes it on."""
-        for other in self.others:
-            other.saved(done)
-
-    def finished(self) -> None:
-        """Passes it on."""
-        for other in self.others:
-            other.finished()
+for _name in [name for name in vars(Progress) if not name.startswith("_")]:
+    setattr(Several, _name, _told(_name))

@@ -9,7 +9,7 @@ from ..card import HeldOut
 from ..data import Splits
 
 if TYPE_CHECKING:
-    from .loop import Run
+    from .loop import Loop
 
 MANY = 5  # files, classes or tensors of one kind; of more only the number is given
 
@@ -42,7 +42,7 @@ def of_data(splits: Splits, how: HeldOut | None) -> list[str]:
     return lines + [f"warning: {warning}" for warning in data.warnings(splits)]
 
 
-def of_run(run: Run) -> list[str]:
+def of_run(run: Loop) -> list[str]:
     """Returns what a run will do: with which model, where, for how long."""
     s, plan, here = run.settings, run.plan, run.here
     parameters = sum(p.numel() for p in run.model.parameters())
