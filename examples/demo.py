@@ -5,7 +5,6 @@ Every step is a command that you can give yourself; it is printed before it runs
 
 from __future__ import annotations
 
-import importlib.resources
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from swindow import cli, data
 
 OUT = Path("runs/demo")
 MODEL = str(OUT / "model.safetensors")
+CAT = str(Path(__file__).with_name("cat.jpg"))  # "Chelsea" by Stéfan van der Walt, CC0, from scikit-image
 
 
 def swindow(*args: str) -> None:
@@ -46,19 +46,18 @@ def main() -> None:
     digits = held_out_digits(6)
     swindow("predict", MODEL, *digits, "--top", "2")
     swindow("explain", MODEL, digits[0], "--out", str(OUT / "digit.html"), "--png")
-    photo = OUT / "images" / "china.jpg"
-    photo.write_bytes((importlib.resources.files("sklearn.datasets.images") / "china.jpg").read_bytes())
-    swindow("explain", "swin_tiny", str(photo), "--out", str(OUT / "photo.html"))
+    swindow("predict", "swin_nano.cifar10", CAT, "--top", "3")
+    swindow("explain", "swin_nano.cifar10", CAT, "--out", str(OUT / "photo.html"))
     print(f"""
 Made in {OUT}, by a Swin Transformer that learned to read digits on this machine:
   model.safetensors    the trained model: weights, architecture, class names, preprocessing
   best.safetensors     the same after the epoch that did best on the held-out images
   metrics.jsonl        a line for every epoch; drawn in curves.png
   confusion.png        which digits it takes for which
-  images/              the held-out digits that it was asked about, and a photo
+  images/              the held-out digits that it was asked about
   digit.html           open it in a browser: how shifted windows work, and where the trained model looks on a digit
   digit/*.png          the figures of that page
-  photo.html           the same on a photo, with an untrained swin_tiny
+  photo.html           the same on the photo of a cat, with swin_nano.cifar10, a trained model that comes with swindow
   state.pt             what a stopped training run would go on from
 
 Try next:

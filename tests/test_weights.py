@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from swindow.models.meta import meta_model
 from swindow.variants import VARIANTS, image_size, parameters, variant_config
 from swindow.weights import PUBLISHED, published
 
+ROOT = Path(__file__).parents[1]
 SMALL = {"num_classes": 3, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "embed_dim": 16}
 TIMM = "timm/swin_tiny_patch4_window7_224.ms_in1k"
 
@@ -37,10 +39,10 @@ TIMM = "timm/swin_tiny_patch4_window7_224.ms_in1k"
 
 def test_every_row_has_a_name_a_variant_and_a_source():
     names = [row.name for row in PUBLISHED]
-    assert len(set(names)) == len(names) == 42
+    assert len(set(names)) == len(names) == 43
     assert {row.variant for row in PUBLISHED} <= set(VARIANTS)
     assert all(row.pixels == image_size(row.variant) for row in PUBLISHED)
-    assert all(row.sources and row.data and row.classes in (0, 400, 1000, 21_841) for row in PUBLISHED)
+    assert all(row.sources and row.data and row.classes in (0, 10, 400, 1000, 21_841) for row in PUBLISHED)
     called = [name for row in PUBLISHED for name in weights._names(row)]
     assert len(set(called)) == len(called)  # no name is of two
 
@@ -645,7 +647,7 @@ def test_the_command_lists_them(run):
 def test_the_command_counts_parameters_with_the_head_that_weights_have(run):
     _, out, _ = run("weights", "--json")
     found = json.loads(out)
-    assert {row["classes"] for row in found.values()} == {0, 400, 1000, 21_841}
+    assert {row["classes"] for row in found.values()} == {0, 10, 400, 1000, 21_841}
     for row in PUBLISHED:
         model = meta_model(variant_config(row.variant, num_classes=row.classes, decoder_stride=row.decoder_stride))
         assert found[row.name]["parameters"] == sum(p.numel() for p in model.parameters())
@@ -653,6 +655,64 @@ def test_the_command_counts_parameters_with_the_head_that_weights_have(run):
     shown = {line.split()[0]: line for line in out.splitlines()}
     assert "  44.3 M  " in shown["swin_tiny.ms_in22k"]
     assert "  28.3 M  " in shown["swin_tiny.ms_in22k_ft_in1k"]
+
+
+# --- in the package ---------------------------------------------------------------------------------------------------
+
+OURS = "swin_nano.cifar10"
+
+
+def test_weights_of_the_package_need_no_network(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for model in (swindow.load(OURS), swindow.create("swin_nano", pretrained=True)):
+        assert model.config == variant_config("swin_nano", num_classes=10)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert model.card.class_names[3] == "cat"
+        assert (model.card.data, model.card.licence) == ("CIFAR-10", "Apache-2.0")
+        assert model.card.preprocess.size == (32, 32)
+        assert not model.load_report.assumed
+    row = published(OURS)
+    assert f"Accuracy {row.top1 / 100:.4f} on the 10,000 test images" in model.card.description
+    assert "Not for use in products" in model.card.description
+    assert (download.fetch(row).stat().st_size, row.checked) < (4_000_000, "no download")
+
+
+def test_weights_of_the_package_are_those_of_the_committed_result():
+    result = json.loads((ROOT / "benchmarks" / "results" / "cifar10.json").read_text())
+    row = published(OURS)
+    assert row.top1 == pytest.approx(100 * result["accuracy"], abs=1e-9)
+    assert parameters(row.variant, row.classes) == result["parameters"] <= 1_500_000
+    assert result["minutes"] <= 150
+
+
+def test_weights_of_the_package_are_as_good_as_they_say():
+    """Measured on the first thousand test images: seven standard errors are allowed."""
+    path = ROOT.parent / "shared" / "data" / "cifar10" / "test.parquet"
+    if not path.is_file():
+        pytest.skip("needs ../shared/data/cifar10")
+    test = swindow.data.open(path, verify=False).train
+    found = swindow.evaluate(OURS, swindow.data.Subset(test, range(1000)), all=True)
+    assert found.accuracy == pytest.approx(published(OURS).top1 / 100, abs=0.07)
+    assert found.calibration_error < 0.15
+
+
+def test_a_card_says_what_weights_are_not_for(run):
+    code, out, _ = run("inspect", OURS)
+    assert code == 0
+    assert "description  Accuracy " in out
+    tuned = swindow.card.ModelCard(data="photos").after(swindow.load(OURS).card)
+    assert (tuned.data, tuned.licence, tuned.description) == ("CIFAR-10, then photos", "Apache-2.0", None)
+
+
+def test_an_installation_without_its_weights_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(download, "PACKAGE", tmp_path / "swindow")
+    with pytest.raises(CheckpointError, match=r"pretrained/swin_nano.cifar10.safetensors is absent.*install"):
+        swindow.load(OURS)
+
+
+def test_it_knows_the_photo_of_the_examples():
+    (found,) = swindow.predict(OURS, ROOT / "examples" / "cat.jpg")
+    assert found.classes[0] == "cat"
 
 
 # --- every row --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
     python docs/site/figures.py
 
 The geometry is that of swin_tiny (swinv2_tiny_w8 for SwinV2), whose weights are untrained: nothing published can be
-fetched here. What only training gives, attention and Grad-CAM, is shown by a model that learns scikit-learn's digits.
+fetched here. What only training gives, attention and Grad-CAM, is shown by swin_nano.cifar10, which is in the package.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import swindow
-from swindow import TrainConfig, data, explain, media
+from swindow import explain, media
 from swindow.card import preprocessing
 
 HERE = Path(__file__).resolve().parent
-RUN = Path("runs/docs")
 
 
 def main() -> None:
@@ -32,17 +31,10 @@ def main() -> None:
     drawn = of("swin_tiny", swindow.create("swin_tiny").eval(), photo, False, chosen)
     v2 = swindow.create("swinv2_tiny_w8").eval()
     drawn += of("swinv2", v2, photo, False, ("05b",))
-    trained, digit = reader(), data.digits().held_out[4].media.decode()
-    drawn += of("digits", trained, digit, True, ("05c", "06a", "06b", "06c"))
+    trained, cat = swindow.load("swin_nano.cifar10"), Image.open(HERE.parent.parent / "examples" / "cat.jpg")
+    drawn += of("cat", trained, cat, True, ("05c", "06a", "06b", "06c"))
     for name in drawn:
         print(name)
-
-
-def reader() -> swindow.SwinTransformer:
-    """A model that has learned to read digits; trained where it is not there yet."""
-    if not (RUN / "model.safetensors").exists():
-        swindow.train("digits", TrainConfig(variant="swin_nano", out=str(RUN)))
-    return swindow.load(RUN / "model.safetensors")
 
 
 def of(

@@ -139,6 +139,7 @@ class ModelCard:
         split: what was held out from training; None where the data had a split of its own, or where it is not known.
         data: what the weights were trained on, one after the other: "ImageNet-1k, then photos".
         licence: of the weights; of those that training began with, where it is not known of the result.
+        description: what else there is to say: accuracy, who trained them and how, what they are not for.
         format: of the card as JSON.
 
     Raises:
@@ -158,6 +159,7 @@ class ModelCard:
     split: HeldOut | None = None
     data: str | None = None
     licence: str | None = None
+    description: str | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -176,6 +178,7 @@ class ModelCard:
             task=(isinstance(self.task, (str, type(None))), "a text"),
             data=(isinstance(self.data, (str, type(None))), "a text"),
             licence=(isinstance(self.licence, (str, type(None))), "a text"),
+            description=(isinstance(self.description, (str, type(None))), "a text"),
         )
         object.__setattr__(self, "settings", _json(self.settings))
 

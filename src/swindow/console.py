@@ -178,6 +178,7 @@ def report(found: dict[str, Any]) -> list[str]:
         "data": found.get("data", ""),
         "held out": f"{split['share']:.0%} of it, seed {split['seed']}" if split else "",
         "licence": found.get("licence", ""),
+        "description": found.get("description", ""),
         "preprocess": ", ".join(f"{key} {_plain(value)}" for key, value in found.get("preprocess", {}).items()),
         "matched": f"{found['matched']} tensors" if "matched" in found else "",
         "new": _some(found.get("initialised", ())),

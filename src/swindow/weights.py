@@ -1,7 +1,8 @@
 """Published weights, as a literal table: names, where they are, and what their publishers say of them. No torch.
 
 A name is VARIANT.TAG, with timm's tags: who trained and on what. Figures are those of timm's results-imagenet.csv (of
-2026-08-08) and of torchvision's ``weights.meta``; nothing here was measured by us.
+2026-08-08) and of torchvision's ``weights.meta``. Those with the tag cifar10 are ours, and come with this package
+(benchmarks/results/cifar10.md).
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from .errors import ConfigError, nearest
 OFFICIAL = "https://github.com/SwinTransformer/storage/releases/download/"
 S3 = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
 TORCHVISION = "https://download.pytorch.org/models/"
+PACKAGED = "swindow/pretrained"  # the folder of the weights that come with this package
 
 # Whether a download draws a bar; of the context, so that what a command says of it ends with the command.
 BARS: ContextVar[bool] = ContextVar("bars", default=True)
 
 # What a tag says of the training data.
 DATA = {
+    "cifar10": "CIFAR-10",
     "ms_in1k": "ImageNet-1k",
     "ms_in22k": "ImageNet-22k",
     "ms_in22k_ft_in1k": "ImageNet-22k, then ImageNet-1k",
@@ -44,8 +47,8 @@ class Published(NamedTuple):
     Attributes:
         variant: the variant that the weights are of.
         tag: who trained them and on what, see ``DATA``.
-        top1: accuracy on the validation images of ImageNet-1k (video: of Kinetics-400), in percent, as published; None:
-            not published.
+        top1: accuracy in percent on the validation images of ImageNet-1k (video: of Kinetics-400), as published, or
+            on CIFAR-10's test images; None: not published.
         timm: timm's name of them, that of their repository ``timm/NAME`` too; "" where it has none.
         transformers: their repository below ``microsoft/`` in transformers' layout; "" where there is none.
         url: the file of those who trained them; "" where it cannot be downloaded so. Eight hexadecimal digits before
@@ -54,6 +57,7 @@ class Published(NamedTuple):
             weights have; 0: as those.
         pixels: height and width of the images that they were trained or fine-tuned on last.
         default: whether ``pretrained=True`` takes them.
+        packaged: whether they are a file of this package.
     """
 
     variant: str
@@ -65,6 +69,7 @@ class Published(NamedTuple):
     pixels: int = 224
     resize: int = 0
     default: bool = False
+    packaged: bool = False
 
     @property
     def name(self) -> str:
@@ -79,7 +84,8 @@ class Published(NamedTuple):
     @property
     def classes(self) -> int:
         """Number of classes; 0 without a classifier."""
-        return {"ms_in22k": 21_841, "ms_simmim": 0}.get(self.tag, 400 if self.tag.endswith("k400") else 1000)
+        others = {"cifar10": 10, "ms_in22k": 21_841, "ms_simmim": 0}
+        return others.get(self.tag, 400 if self.tag.endswith("k400") else 1000)
 
     @property
     def decoder_stride(self) -> int:
@@ -89,11 +95,15 @@ class Published(NamedTuple):
     @property
     def licence(self) -> str:
         """Of the weights, by those who published them."""
+        if self.packaged:
+            return "Apache-2.0"
         return "BSD-3-Clause" if self.tag.startswith("tv_") else "MIT"
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where they are, first what is tried first: ``hf://org/name``, or the address of a file."""
+        """Where they are, first what is tried first: ``hf://org/name``, the address of a file, or a file of ours."""
+        if self.packaged:
+            return (f"{PACKAGED}/{self.name}.safetensors",)
         hub = [f"hf://timm/{self.timm}"] if self.timm else []
         hub += [f"hf://microsoft/{self.transformers}"] if self.transformers else []
         return (*hub, *([self.url] if self.url else []))
@@ -101,6 +111,8 @@ class Published(NamedTuple):
     @property
     def checked(self) -> str:
         """How a download is verified: by a hash that is published, or by its size; loading checks every tensor."""
+        if self.packaged:
+            return "no download"
         return "hash" if self.sources[0].startswith("hf://") or hash_of(self.url) else "size"
 
 
@@ -117,6 +129,7 @@ def hash_of(url: str) -> str:
 
 # "microsoft/swin-base-patch4-window7-224" and "-window12-384" do not say whether they are of ImageNet-1k alone.
 PUBLISHED: tuple[Published, ...] = (
+    Published("swin_nano", "cifar10", 0.0, pixels=32, default=True, packaged=True),
     Published(
         "swin_tiny",
         "ms_in1k",

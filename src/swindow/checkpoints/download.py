@@ -24,6 +24,7 @@ from ..weights import BARS, Published, hash_of
 from .layouts import SIDECARS
 
 HUB = "hf://"
+PACKAGE = Path(__file__).parent.parent
 KINDS = ("*.safetensors", "*.bin")  # of weights, the first that is there
 BLOCK = 1 << 20  # bytes
 
@@ -31,13 +32,15 @@ BLOCK = 1 << 20  # bytes
 def fetch(row: Published) -> Path:
     """Returns where published weights lie on this machine: a file, or a folder of the hub's cache.
 
-    What is not there is downloaded, with a bar, from the first source that answers. It goes on where a connection
-    breaks off.
+    Some come with this package. What is not there is downloaded, with a bar, from the first source that answers. It
+    goes on where a connection breaks off.
 
     Raises:
         CheckpointError: there is no network, no source has the file, or it is not what was published; the message says
             where a file from elsewhere may be put.
     """
+    if row.packaged:
+        return _packaged(row)
     for source in row.sources:
         found = cached(source)
         if found is not None:
@@ -50,6 +53,14 @@ def fetch(row: Published) -> Path:
             problems.append(str(error))
     advice = f"download {row.url} elsewhere and put it at {place_of(row.url)}" if row.url else "try again later"
     raise CheckpointError(f"{row.name}: could not be downloaded ({'; '.join(problems)}); {advice}")
+
+
+def _packaged(row: Published) -> Path:
+    """Where weights lie that come with this package."""
+    place = PACKAGE.parent / row.sources[0]
+    if not place.is_file():
+        raise CheckpointError(f"{row.name}: {row.sources[0]} is absent from this installation; install swindow again")
+    return place
 
 
 def cached(source: str) -> Path | None:

@@ -24,7 +24,7 @@ WRAPPERS = (
     "model", "state_dict", "model_state_dict", "model_state", "module", "net", "network", "weights", "params",
     "teacher", "student", "model_ema", "state_dict_ema", "ema",
 )  # fmt: skip
-TAGGED = (".ms_", ".tv_")  # how the suffix of a published name begins
+TAGGED = (".ms_", ".tv_", ".cifar10")  # how the suffix of a published name begins
 WRAPPED_BY_TORCH = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 DEPTH = 4  # wrappers around wrappers
 

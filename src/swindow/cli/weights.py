@@ -41,7 +41,7 @@ def weights(
     output.table(rows)
     output.say(
         "*: what pretrained=True takes; top-1: percent of ImageNet-1k's validation images (video: Kinetics-400), as "
-        "published; parameters: with the head or the decoder that they have"
+        "published (CIFAR-10: of its test images, measured by us); parameters: with the head or decoder that they have"
     )
     output.put(
         {row.name: {"pixels": row.pixels, "data": row.data, "top1": row.top1, "classes": row.classes,

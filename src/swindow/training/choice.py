@@ -98,6 +98,8 @@ def choose(
         reason += f", batches of {ONE_DEVICE} to fit one device"
     variant = None if start else asked.variant or recipe.variant
     config = start[0] if start else variant_config(variant or "")
+    if asked.frozen_stages is not None:
+        dataclasses.replace(config, frozen_stages=asked.frozen_stages)  # is there such a number of stages?
     settings = {
         key: value if getattr(asked, key) is None else getattr(asked, key)
         for key, value in recipe.settings(config).items()
