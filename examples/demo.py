@@ -57,8 +57,9 @@ Made in {OUT}, by a Swin Transformer that learned to read digits on this machine
   images/              the held-out digits that it was asked about
   digit.html           open it in a browser: how shifted windows work, and where the trained model looks on a digit
   digit/*.png          the figures of that page
-  photo.html           the same on the photo of a cat, with swin_nano.cifar10, a trained model that comes with swindow
   state.pt             what a stopped training run would go on from
+
+And photo.html, the same page for the photo of a cat and swin_nano.cifar10, a trained model that comes with swindow.
 
 Try next:
   .venv/bin/swindow inspect {MODEL}

@@ -23,6 +23,7 @@ FULL = ModelCard(
     split=HeldOut(0.2, 3, False, "0123456789abcdef"),
     data="photos",
     licence="CC-BY-4.0",
+    description="Not for medicine.",
 )
 
 
@@ -72,6 +73,7 @@ WRONG = {
     "split": [0.2, [], {}, {"share": 0.2}, {"share": 0.2, "seed": 0, "folds": 5}],
     "data": [3, ["photos"]],
     "licence": [{"name": "MIT"}],
+    "description": [["not for medicine"]],
     "format": ["1", 0, -1, True, 1.0, [1]],
 }
 

@@ -159,3 +159,8 @@ def test_unknown_names():
         recipe_of("finetunes")
     with pytest.raises(ConfigError, match=r"optimizer: got 'adamv'.*adamw.*expected adamw, sgd or a class of torch"):
         optimizer_of("adamv", [], {})
+
+
+def test_a_number_of_frozen_stages_is_checked_before_images_are_read():
+    with pytest.raises(ConfigError, match="frozen_stages: got 4, expected at most 3"):
+        choose(TrainConfig(variant="swin_nano", frozen_stages=4), PHOTOS, None)

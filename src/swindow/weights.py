@@ -1,8 +1,8 @@
 """Published weights, as a literal table: names, where they are, and what their publishers say of them. No torch.
 
-A name is VARIANT.TAG, with timm's tags: who trained and on what. Figures are those of timm's results-imagenet.csv (of
-2026-08-08) and of torchvision's ``weights.meta``. Those with the tag cifar10 are ours, and come with this package
-(benchmarks/results/cifar10.md).
+A name is VARIANT.TAG: who trained and on what, by timm's tags. Figures are those of timm's results-imagenet.csv (of
+2026-08-08) and of torchvision's ``weights.meta``. Weights with the tag cifar10 are ours, come with this package, and
+their figure was measured by us (benchmarks/results/cifar10.md).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ DATA = {
     "tv_k400": "Kinetics-400",
     "tv_in22k_k400": "ImageNet-22k, then Kinetics-400",
 }
+TAGS = ("ms_", "tv_", "cifar")  # how they begin
 
 
 # What names begin with that are taken for Swin's, in lower case, and what such weights are.

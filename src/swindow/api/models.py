@@ -37,8 +37,9 @@ def create(
     Args:
         variant: a name from ``swindow.list_variants()``; with ``pretrained`` also a published name, for instance timm's
             ``"swin_tiny_patch4_window7_224.ms_in1k"``.
-        pretrained: whether to take published weights, downloaded once; True: the best of the variant on ImageNet-1k by
-            those who trained it first, or a tag, for instance ``"ms_in22k"`` (``swindow weights`` lists them).
+        pretrained: whether to take published weights, downloaded once unless they come with the package; True: the best
+            of the variant on ImageNet-1k by those who trained it first (of swin_nano ours), or a tag, for instance
+            ``"ms_in22k"`` (``swindow weights`` lists them).
         seed: of random weights, from 0 to 2**63 - 1: all of an untrained model, a new head of a pretrained one. They
             are drawn from a generator of their own: PyTorch's global one keeps its state, and the same seed gives the
             same weights, also in several threads at once. None: from the global generator.
@@ -202,5 +203,6 @@ def inflate(model: SwinTransformer, window_frames: int = 8, patch_frames: int = 
     require_swin(model, "inflate")
     video = assemble(*inflated(model.config, named(model), window_frames, patch_frames))
     if model.card is not None:
-        video.card = model.card.replace(input_size=None)  # of images; how many frames a clip has is not known
+        # the size is of images; how many frames a clip has is not known
+        video.card = model.card.replace(input_size=None, description=None)
     return video.eval()

@@ -148,7 +148,8 @@ def _reason(name: str, changes: Mapping[str, Any]) -> str:
 
 def _card(parts: Parts, new: SwinConfig) -> tuple[ModelCard, dict[str, str]]:
     """What of the card still holds, and of what was assumed."""
-    old, card, assumed = parts.config, parts.card, dict(parts.report.assumed)
+    old, assumed = parts.config, dict(parts.report.assumed)
+    card = parts.card if new == old else parts.card.replace(description=None)  # it is of the weights as they were
     if new.in_chans != old.in_chans:
         card = card.replace(preprocess=None)
         assumed.pop("preprocess", None)

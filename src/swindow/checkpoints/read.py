@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..weights import Published, published, refused, suggestions
+from ..weights import TAGS, Published, published, refused, suggestions
 from .download import HUB, fetch, from_hub
 from .files import reason
 from .layouts import SIDECARS
@@ -24,7 +24,6 @@ WRAPPERS = (
     "model", "state_dict", "model_state_dict", "model_state", "module", "net", "network", "weights", "params",
     "teacher", "student", "model_ema", "state_dict_ema", "ema",
 )  # fmt: skip
-TAGGED = (".ms_", ".tv_", ".cifar10")  # how the suffix of a published name begins
 WRAPPED_BY_TORCH = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 DEPTH = 4  # wrappers around wrappers
 
@@ -88,7 +87,7 @@ def read(source: str | Path | Mapping[str, Any], part: str | None = None, verify
         other = refused(str(source))
         if other is not None:
             raise CheckpointError(f"{source}: is of {other}, which swindow does not have")
-        near = suggestions(str(source)) if path.suffix.startswith(TAGGED) else ""
+        near = suggestions(str(source)) if path.suffix[1:].startswith(TAGS) else ""
         raise CheckpointError(
             f"{path}: there is no such file{near}; expected a file of weights, a folder with config.json, or a "
             "published name ('swindow weights' lists them)"

@@ -178,7 +178,7 @@ def checked_name(checkpoint: str) -> None:
     if "/" in checkpoint and not repository:
         return
     variant, _, tag = checkpoint.rpartition("/")[2].partition(".")
-    if tag.startswith(("ms_", "tv_")) or (repository and not tag):
+    if tag.startswith(weights_.TAGS) or (repository and not tag):
         near = weights_.suggestions(checkpoint)
         if near or variant in variants_.VARIANTS:
             raise ConfigError(f"unknown weights {checkpoint!r}{near}; 'swindow weights' lists all")

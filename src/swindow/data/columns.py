@@ -30,7 +30,7 @@ class Columns(NamedTuple):
     separator: str | None = None
 
 
-class Labels(NamedTuple):
+class LabelColumn(NamedTuple):
     """The classes of a table.
 
     Attributes:
@@ -47,7 +47,7 @@ class Labels(NamedTuple):
     names: tuple[str, ...] | None
 
 
-def read_labels(path: Path, columns: Columns) -> Labels:
+def read_labels(path: Path, columns: Columns) -> LabelColumn:
     """Returns the classes of a table.
 
     Raises:
@@ -59,7 +59,7 @@ def read_labels(path: Path, columns: Columns) -> Labels:
     labels: Sequence[Any] = _values(str(path), label)
     if columns.separator is not None:
         labels = [_split(text, columns.separator) if isinstance(text, str) else text for text in labels]
-    return Labels(path, image, label, labels, _names(path, label))
+    return LabelColumn(path, image, label, labels, _names(path, label))
 
 
 def _split(text: str, separator: str) -> list[str]:

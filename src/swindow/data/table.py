@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..media import ImageBytes, ImageFile
-from .columns import SUFFIXES, Columns, Labels, read_images, read_labels
+from .columns import SUFFIXES, Columns, LabelColumn, read_images, read_labels
 from .sample import DataInfo, Sample, Splits
 from .split import class_counts, digest
 
@@ -130,7 +130,7 @@ def table(
     return Splits(*(dataclasses.replace(one, info=info) for one in found))
 
 
-def _joined(files: Sequence[Labels], info: DataInfo) -> Table:
+def _joined(files: Sequence[LabelColumn], info: DataInfo) -> Table:
     """The rows of several files as one table."""
     numbers = {name: number for number, name in enumerate(info.class_names)}
     rows: list[tuple[int, int]] = []
@@ -165,7 +165,7 @@ def _splits(folder: Path) -> tuple[list[Path], list[Path]]:
 # --- classes ----------------------------------------------------------------------------------------------------------
 
 
-def _class_names(path: Path, tables: Sequence[Labels]) -> tuple[str, ...]:
+def _class_names(path: Path, tables: Sequence[LabelColumn]) -> tuple[str, ...]:
     """Names of classes: as the table or ``classes.txt`` says, or as they stand in the table; else numbers."""
     labels = [
         item for one in tables for label in one.labels for item in (label if isinstance(label, list) else [label])
@@ -182,7 +182,7 @@ def _class_names(path: Path, tables: Sequence[Labels]) -> tuple[str, ...]:
     return known if known is not None else tuple(map(str, range(count)))
 
 
-def _number(one: Labels, label: Any, numbers: Mapping[str, int], row: int) -> int:
+def _number(one: LabelColumn, label: Any, numbers: Mapping[str, int], row: int) -> int:
     whole = _whole(label)
     if label in (None, "") or (whole is not None and whole < 0):
         raise DataError(f"{one.path}: row {row} has class {label!r}, expected a name, or a number from 0")

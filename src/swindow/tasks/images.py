@@ -266,7 +266,7 @@ class ImageTask(abc.ABC):
         return card.replace(task=cls.name, settings={"numbered": True}, preprocess=how, class_names=names)
 
     def outputs_of(self, info: DataInfo) -> tuple[int, ...]:
-        """Returns, for every class of some data, the number of the model's output that stands for it.
+        """Returns, for every class of some data, the number of the model's output (``class_outputs.outputs_of``).
 
         Raises:
             DataError: the data has a class that the model does not know.

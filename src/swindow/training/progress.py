@@ -57,3 +57,4 @@ def _told(name: str) -> Callable[..., None]:
 
 for _name in [name for name in vars(Progress) if not name.startswith("_")]:
     setattr(Several, _name, _told(_name))
+del _name
