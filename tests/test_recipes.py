@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from torch import nn
 
 from helpers.pictures import Pictures
 from swindow.card import IMAGENET_MEAN, Preprocess
@@ -157,8 +158,10 @@ def test_class_weights():
 def test_unknown_names():
     with pytest.raises(ConfigError, match=r"unknown recipe 'finetunes'.*finetune.*; 'swindow recipes' lists all"):
         recipe_of("finetunes")
-    with pytest.raises(ConfigError, match=r"optimizer: got 'adamv'.*adamw.*expected adamw, sgd or a class of torch"):
-        optimizer_of("adamv", [], {})
+    with pytest.raises(
+        ConfigError, match=r"optimizer: got 'adamv'.*adamw.*expected adamw, sgd, muon or a class of torch"
+    ):
+        optimizer_of("adamv", nn.Linear(1, 1), [], {})
 
 
 def test_a_number_of_frozen_stages_is_checked_before_images_are_read():

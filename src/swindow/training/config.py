@@ -52,7 +52,8 @@ class TrainConfig:
             memory, more time, the same result.
         accumulate: process each batch in so many parts, one after the other, and add up their gradients: less memory,
             the same result, except that mixup, cutmix and stochastic depth draw anew for each part.
-        optimizer: adamw, sgd (momentum 0.9, Nesterov), or a class of torch.optim by its name; in Python also the class.
+        optimizer: adamw, sgd (momentum 0.9, Nesterov), muon (for matrices; adamw for all else), or a class of
+            torch.optim by its name; in Python also the class.
         optimizer_options: more arguments for the optimizer, for instance {"betas": (0.9, 0.95)}.
         lr: the highest learning rate, reached at the end of the warm-up.
         head_lr: the highest learning rate of the classification head; by default that of all other parameters.

@@ -45,7 +45,7 @@ class Learner:
         groups = parameter_groups(model, s.weight_decay, s.layer_decay, head)
         if not any(group["params"] for group in groups):
             raise ConfigError("no parameter is left to train; try fewer frozen_stages")
-        self.optimizer = optimizer_of(s.optimizer, groups, s.optimizer_options or {})
+        self.optimizer = optimizer_of(s.optimizer, model, groups, s.optimizer_options or {})
         bf16_here = here.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.precision = ("bf16" if bf16_here else "fp32") if s.precision == "auto" else s.precision
         self.scaler = torch.amp.GradScaler(here.device.type, enabled=self.precision == "fp16")

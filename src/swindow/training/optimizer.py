@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, nearest
+from .muon import Muon, matrices_apart
 
 # Position tables and embeddings (the official relative_position_bias_table, absolute_pos_embed; v2's cpb_mlp) and v2's
 # logit_scale do not decay.
@@ -87,34 +88,41 @@ USUAL: dict[str, tuple[str, dict[str, Any]]] = {
     "adamw": ("AdamW", {"betas": (0.9, 0.999), "eps": 1e-8}),
     "sgd": ("SGD", {"momentum": 0.9, "nesterov": True}),
 }
+MUON = "muon"
 
 
 def optimizer_class(name: str | type) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """Returns the class of an optimizer and its usual arguments.
 
     Args:
-        name: "adamw" (betas 0.9 and 0.999, eps 1e-8, as published), "sgd" (momentum 0.9, Nesterov's), or a class of
-            ``torch.optim`` or its name, with PyTorch's arguments.
+        name: "adamw" (betas 0.9 and 0.999, eps 1e-8, as published), "sgd" (momentum 0.9, Nesterov's), "muon"
+            (``training.muon``), or a class of ``torch.optim`` or its name, with PyTorch's arguments.
 
     Raises:
         ConfigError: there is no such optimizer.
     """
     if isinstance(name, type) and issubclass(name, torch.optim.Optimizer):
         return name, {}
+    if name == MUON:
+        return Muon, {}
     known = {cls.__name__: cls for cls in vars(torch.optim).values() if isinstance(cls, type)}
     kind, usual = USUAL.get(str(name), (str(name), {}))
     if kind not in known:
         raise ConfigError(
-            f"optimizer: got {name!r}{nearest(kind, [*USUAL, *known])}, expected adamw, sgd or a class of torch.optim"
+            f"optimizer: got {name!r}{nearest(kind, [*USUAL, MUON, *known])}, expected adamw, sgd, muon or a class of "
+            "torch.optim"
         )
     return known[kind], usual
 
 
-def optimizer_of(name: str | type, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
+def optimizer_of(
+    name: str | type, model: nn.Module, groups: list[dict[str, Any]], options: Mapping[str, Any]
+) -> torch.optim.Optimizer:
     """Returns an optimizer; its learning rate is set at every step.
 
     Args:
         name: as of ``optimizer_class``.
+        model: whose parameters they are.
         groups: of ``parameter_groups``.
         options: its other arguments.
 
@@ -125,6 +133,8 @@ def optimizer_of(name: str | type, groups: list[dict[str, Any]], options: Mappin
     for setting in ("lr", "weight_decay"):
         if setting in options:
             raise ConfigError(f"optimizer_options: got {setting!r}, expected it as a setting of its own: {setting}=...")
+    if kind is Muon:
+        groups = matrices_apart(model, groups)
     try:
         return kind(groups, **{"lr": 1e-3, **usual, **options})
     except (TypeError, ValueError) as error:
