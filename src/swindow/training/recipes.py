@@ -145,7 +145,7 @@ RECIPES = {
         about="photos from scratch; pretrained weights give better results with fewer images",
         source="ours, after the official config.py",
     ),
-    # swindow train ../shared/data/cifar10.
+    # swindow train cifar10/train.parquet. Ours: benchmarks/results/cifar10.md, cifar10-tried.md.
     "scratch-small": Recipe(
         about="small images (up to 64 pixels, like CIFAR) from scratch",
         source="ours",
@@ -154,7 +154,8 @@ RECIPES = {
         init="fan_in",
         epochs=60,
         batch_size=128,
-        lr=2e-3,
+        optimizer="muon",
+        lr=4e-3,
         augment="crop",
         preprocess=Preprocess(crop_fraction=1.0),
     ),
