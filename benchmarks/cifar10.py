@@ -141,6 +141,22 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *rows))
 
 
+def log(history: list[dict[str, Any]]) -> str:
+    """The first two epochs, every fourth and the last as a table."""
+    columns = {  # of metrics.jsonl: header, format
+        "epoch": ("epoch", "d"),
+        "lr": ("learning rate", ".2g"),
+        "train_loss": ("train loss", ".3f"),
+        "train_accuracy": ("train accuracy", ".4f"),
+        "loss": ("held-out loss", ".3f"),
+        "accuracy": ("held-out accuracy", ".4f"),
+        "images_per_s": ("images/s", ".0f"),
+    }
+    shown = [line for line in history if line["epoch"] % 4 == 0 or line["epoch"] in (1, 2, len(history))]
+    rows = [tuple(format(line[name], how) for name, (_, how) in columns.items()) for line in shown]
+    return table(tuple(header for header, _ in columns.values()), rows)
+
+
 def write(given: argparse.Namespace, result: swindow.TrainResult, test: swindow.Evaluation, parameters: int) -> None:
     """Writes the page, and what it is made of."""
     history = result.history
@@ -163,25 +179,11 @@ def write(given: argparse.Namespace, result: swindow.TrainResult, test: swindow.
     shutil.copyfile(result.out / "metrics.jsonl", RESULTS / "cifar10.jsonl")
     shutil.copyfile(result.out / "curves.png", RESULTS / "cifar10.png")
     ours = (f"**{NAME}**", f"{parameters / 1e6:.2f} M", str(given.epochs), f"**{100 * test.accuracy:.2f}**", "this run")
-    shown = [line for line in history if line["epoch"] % 4 == 0 or line["epoch"] in (1, 2, given.epochs)]
-    log = [
-        (
-            str(line["epoch"]),
-            f"{line['lr']:.2g}",
-            f"{line['train_loss']:.3f}",
-            f"{line['train_accuracy']:.4f}",
-            f"{line['loss']:.3f}",
-            f"{line['accuracy']:.4f}",
-            f"{line['images_per_s']:.0f}",
-        )
-        for line in shown
-    ]
-    head = ("epoch", "learning rate", "train loss", "train accuracy", "held-out loss", "held-out accuracy", "images/s")
     page = PAGE.format(
         **figures,
         images=result.images,
         others=table(("model", "parameters", "epochs", "accuracy, %", "source"), [ours, *OTHERS]),
-        log=table(head, log),
+        log=log(history),
         classes=table(
             ("class", "recall", "precision"), [(c.name, f"{c.recall:.3f}", f"{c.precision:.3f}") for c in test.classes]
         ),

@@ -857,7 +857,7 @@ def test_a_run_says_first_what_it_found_and_what_it_will_do(tmp_path):
         "warning: classes are unequal",
         "warning: fewer than 5 images are held out of class emu (1)",
         f"model: {parameters:,} parameters, images of 8 x 8 pixels, on cpu in fp32",
-        f"training: 1 epochs of 2 steps of 32 images, AdamW, learning rate up to 0.001; to {settings.out}",
+        f"training: 1 epochs of 2 steps of 32 images, Muon, learning rate up to 0.001; to {settings.out}",
     ):
         assert expected in told
 

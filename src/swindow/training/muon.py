@@ -20,16 +20,20 @@ MATRIX = re.compile(r"(?:^|\.)stages\.\d+\.(?:.*\.)?(qkv|proj|fc1|fc2|reduction)
 class Muon(torch.optim.AdamW):
     """Muon for groups of parameters with ``"pieces"``, AdamW for the others.
 
-    The momentum of a matrix is replaced by the nearest matrix with orthogonal rows or columns, about, so that all of
-    its directions learn equally fast. Updates are as large as AdamW's, so that learning rate and weight decay are those
-    of AdamW. torch.optim.Muon is the same for one matrix, but iterates in bfloat16, which is slow on a processor
-    without such instructions (docs/decisions/0011-muon-in-fp32.md).
+    The update of a matrix is its momentum, approximately orthogonalised, so that all of its directions learn equally
+    fast. It is scaled to the size of AdamW's updates, so learning rate and weight decay can be those of AdamW.
+    torch.optim.Muon does the same for one matrix, but in bfloat16, which is slow on a processor without such
+    instructions (docs/decisions/0011-muon-in-fp32.md).
 
     Args:
-        groups: as for AdamW; ``"pieces"``: into how many matrices, one below the other, each parameter is cut first.
+        groups: as for AdamW. ``"pieces"`` marks a group of matrices (rows, columns): the number of blocks of rows that
+            are orthogonalised apart.
         lr: learning rate.
-        momentum: of the matrices.
+        momentum: of the matrices, from 0 up to, not including, 1.
         **adamw: the other arguments of torch.optim.AdamW.
+
+    Raises:
+        ValueError: ``momentum`` is out of range.
     """
 
     def __init__(
@@ -79,10 +83,15 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Returns the nearest matrices with orthogonal rows or columns, about: singular values become 0.7 to 1.2.
+    """Returns matrices with approximately orthonormal rows or columns, whichever are fewer: U V^T of the SVD U S V^T.
+
+    Five steps of Newton and Schulz's iteration bring singular values near 1 (0.7 to 1.2); the smallest stay below.
 
     Args:
-        matrices: (..., rows, columns).
+        matrices: (..., rows, columns), any float dtype.
+
+    Returns:
+        (..., rows, columns) in fp32.
     """
     x = matrices.float()
     tall = x.shape[-2] > x.shape[-1]
@@ -97,8 +106,9 @@ def orthogonal(matrices: Tensor) -> Tensor:
 def matrices_apart(model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the groups of ``parameter_groups``, with the matrices inside the stages in groups of their own.
 
-    Queries, keys and values, which are one parameter, are three matrices. The patch embedding, position tables and the
-    head are not among them.
+    Parameters, learning rates and weight decay stay the same; groups of matrices have ``"pieces"``. Queries, keys and
+    values, which are one parameter, are three matrices. The patch embedding, position tables and the head are not
+    among them.
     """
     pieces = {
         id(parameter): 3 if match[1] == "qkv" else 1
