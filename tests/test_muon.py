@@ -60,6 +60,22 @@ def test_one_matrix_goes_as_with_torch():
     assert (ours.weight - theirs.weight).norm() < 0.02 * moved  # theirs is computed in bfloat16
 
 
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_matrices_of_one_shape_do_not_touch_each_other(pieces):
+    together = [nn.Parameter(torch.randn(shape)) for shape in ((6, 8), (18, 4), (6, 8), (6, 8), (18, 4))]
+    alone = copy.deepcopy(together)
+    one = Muon([{"params": together, "pieces": pieces}], lr=0.1)
+    each = [Muon([{"params": [weight], "pieces": pieces}], lr=0.1) for weight in alone]
+    for step in range(3):
+        for weights, optimizers in ((together, [one]), (alone, each)):
+            with_gradients(nn.ParameterList(weights), step)
+            weights[2].grad = None if step == 1 else weights[2].grad * 1e3  # one has no gradient in a step
+            for optimizer in optimizers:
+                optimizer.step()
+    for a, b in zip(together, alone, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
 def test_all_else_goes_as_with_adamw():
     ours = swindow.create("swin_nano", num_classes=3, depths=(1, 1, 1))
     theirs = copy.deepcopy(ours)

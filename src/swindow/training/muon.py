@@ -65,21 +65,26 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def _matrices(self, group: dict[str, Any]) -> None:
-        """The step of a group of matrices."""
+        """The step of a group of matrices. Those of one shape go together: a GPU has fewer kernels to start."""
         lr, momentum = group["lr"], group["momentum"]
+        by_shape: dict[torch.Size, list[Tensor]] = {}
         for weight in group["params"]:
-            if weight.grad is None:
-                continue
-            state = self.state[weight]
-            if not state:
-                state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))  # AdamW expects a step
-            state["step"] += 1
-            state["momentum"].lerp_(weight.grad, 1 - momentum)
-            change = weight.grad.lerp(state["momentum"], momentum)  # Nesterov's
-            pieces = change.unflatten(0, (group["pieces"], -1))  # (pieces, rows, columns)
-            change = orthogonal(pieces).flatten(0, 1).to(weight.dtype)
-            weight.mul_(1 - lr * group["weight_decay"])
-            weight.add_(change, alpha=-lr * RMS * math.sqrt(max(pieces.shape[1:])))
+            if weight.grad is not None:
+                by_shape.setdefault(weight.shape, []).append(weight)
+        for weights in by_shape.values():
+            changes = []
+            for weight in weights:
+                state = self.state[weight]
+                if not state:
+                    state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))  # AdamW expects a step
+                state["step"] += 1
+                state["momentum"].lerp_(weight.grad, 1 - momentum)
+                changes.append(weight.grad.lerp(state["momentum"], momentum))  # Nesterov's
+            pieces = torch.stack(changes).unflatten(1, (group["pieces"], -1))  # (weights, pieces, rows, columns)
+            scale = -lr * RMS * math.sqrt(max(pieces.shape[2:]))
+            for weight, change in zip(weights, orthogonal(pieces).flatten(1, 2), strict=True):
+                weight.mul_(1 - lr * group["weight_decay"])
+                weight.add_(change, alpha=scale)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
