@@ -1,7 +1,7 @@
 """swin_nano on CIFAR-10 from scratch: `.venv/bin/python benchmarks/cifar10.py --data CIFAR10`, some 2.5 hours.
 
 CIFAR10 is a folder with train.parquet, test.parquet and classes.txt. It trains as
-`swindow train CIFAR10/train.parquet --recipe scratch-small --held-out 0.02 --epochs 48 --out runs/cifar10` does, and
+`swindow train CIFAR10/train.parquet --recipe scratch-small --held-out 0.02 --epochs 42 --out runs/cifar10` does, and
 goes on where that or an earlier call was stopped. 1,000 of the training images are held out and watched; the test
 images are looked at by the weights of the last epoch only, rounded as they are shipped.
 
@@ -99,7 +99,7 @@ def arguments() -> argparse.Namespace:
         "--data", type=Path, required=True, help="a folder with train.parquet, test.parquet, classes.txt"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/cifar10"), help="the folder of the run")
-    parser.add_argument("--epochs", type=int, default=48)
+    parser.add_argument("--epochs", type=int, default=42)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument(
