@@ -67,22 +67,22 @@ class Muon(torch.optim.AdamW):
     def _matrices(self, group: dict[str, Any]) -> None:
         """The step of a group of matrices. Those of one shape go together: a GPU has fewer kernels to start."""
         lr, momentum = group["lr"], group["momentum"]
-        by_shape: dict[torch.Size, list[Tensor]] = {}
+        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
         for weight in group["params"]:
             if weight.grad is not None:
-                by_shape.setdefault(weight.shape, []).append(weight)
-        for weights in by_shape.values():
+                by_shape.setdefault(weight.shape, []).append((weight, weight.grad))
+        for matrices in by_shape.values():
             changes = []
-            for weight in weights:
+            for weight, gradient in matrices:
                 state = self.state[weight]
                 if not state:
                     state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))  # AdamW expects a step
                 state["step"] += 1
-                state["momentum"].lerp_(weight.grad, 1 - momentum)
-                changes.append(weight.grad.lerp(state["momentum"], momentum))  # Nesterov's
+                state["momentum"].lerp_(gradient, 1 - momentum)
+                changes.append(gradient.lerp(state["momentum"], momentum))  # Nesterov's
             pieces = torch.stack(changes).unflatten(1, (group["pieces"], -1))  # (weights, pieces, rows, columns)
             scale = -lr * RMS * math.sqrt(max(pieces.shape[2:]))
-            for weight, change in zip(weights, orthogonal(pieces).flatten(1, 2), strict=True):
+            for (weight, _), change in zip(matrices, orthogonal(pieces).flatten(1, 2), strict=True):
                 weight.mul_(1 - lr * group["weight_decay"])
                 weight.add_(change, alpha=scale)
 
