@@ -48,8 +48,7 @@ class Printed(Progress):
         print(" ".join(f"{name} {value:.4g}" for name, value in shown.items()), flush=True)
 
 
-def main() -> None:
-    started = time.monotonic()
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/cifar10_gpu"), help="the folder of the run")
@@ -61,7 +60,23 @@ def main() -> None:
     parser.add_argument("--plain-epochs", type=int, default=4)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--limit", type=int, help="use only so many images: to try the script")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def epochs_that_fit(train: Path, settings: dict[str, Any], out: Path, seconds: float) -> int:
+    """How many epochs can be trained and tested in some seconds, of which timing three epochs takes its part."""
+    begun = time.monotonic()
+    timed = swindow.train(train, TrainConfig(**settings, epochs=3, out=out), progress=Printed(), overwrite=True)
+    whole = time.monotonic() - begun
+    epoch = timed.history[-1]["seconds"] + 1.5  # evaluation and saving
+    setup = max(0.0, whole - sum(line["seconds"] for line in timed.history) - 3 * 1.5)
+    epochs = max(1, int((seconds - whole - setup - 25) / epoch))  # 25: the test images
+    print(f"an epoch takes {epoch:.1f} s, what comes before {setup:.1f} s: {epochs} epochs", flush=True)
+    return epochs
+
+
+def main() -> None:
+    given, started = arguments(), time.monotonic()
     given.report.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(0)
@@ -78,17 +93,7 @@ def main() -> None:
         "limit": given.limit,
     }
     train = given.data / "train.parquet"
-    epochs = given.epochs
-    if epochs is None:
-        out = given.out.with_name("timed")
-        begun = time.monotonic()
-        timed = swindow.train(train, TrainConfig(**settings, epochs=3, out=out), progress=Printed(), overwrite=True)
-        whole = time.monotonic() - begun
-        epoch = timed.history[-1]["seconds"] + 1.5  # evaluation and saving
-        setup = max(0.0, whole - sum(line["seconds"] for line in timed.history) - 3 * 1.5)
-        left = given.seconds - (time.monotonic() - started) - setup - 25  # the last: the test images
-        epochs = max(1, int(left / epoch))
-        print(f"an epoch takes {epoch:.1f} s, what comes before {setup:.1f} s: {epochs} epochs", flush=True)
+    epochs = given.epochs or epochs_that_fit(train, settings, given.out.with_name("timed"), given.seconds)
     settings |= {"epochs": epochs, "plain_epochs": min(given.plain_epochs, epochs // 2)}
     result = swindow.train(train, TrainConfig(**settings, out=given.out), progress=Printed())
     shutil.copyfile(result.out / "metrics.jsonl", given.report / "metrics.jsonl")
