@@ -84,7 +84,7 @@ def main() -> None:
     fan_in_(model)
     start = given.report / "start.safetensors"
     swindow.save(model, start)
-    settings = {
+    settings: dict[str, Any] = {
         **SETTINGS,
         "weights": start,
         "batch_size": given.batch_size,
