@@ -23,6 +23,7 @@ import measure
 import swindow
 from swindow import TrainConfig
 from swindow.training import Progress
+from swindow.training.recipes import RECIPES
 
 RESULTS = Path(__file__).parent / "results"
 PRETRAINED = Path(__file__).parent.parent / "src" / "swindow" / "pretrained"
@@ -72,7 +73,9 @@ another task.
 
 ![curves](cifar10.png)
 
-Held out are {images:,} of the training images. All epochs: [cifar10.jsonl](cifar10.jsonl).
+Recipe `scratch-small`: {optimizer}, batches of {batch_size} images, shifted and flipped at random, with {auto_augment}
+in all but the last {plain_epochs} epochs. Train loss and accuracy are of images so augmented. Held out are {images:,}
+of the training images. All epochs: [cifar10.jsonl](cifar10.jsonl).
 
 {log}
 
@@ -179,8 +182,13 @@ def write(given: argparse.Namespace, result: swindow.TrainResult, test: swindow.
     shutil.copyfile(result.out / "metrics.jsonl", RESULTS / "cifar10.jsonl")
     shutil.copyfile(result.out / "curves.png", RESULTS / "cifar10.png")
     ours = (f"**{NAME}**", f"{parameters / 1e6:.2f} M", str(given.epochs), f"**{100 * test.accuracy:.2f}**", "this run")
+    recipe = RECIPES["scratch-small"]
     page = PAGE.format(
         **figures,
+        optimizer=recipe.optimizer,
+        batch_size=recipe.batch_size,
+        auto_augment=recipe.auto_augment,
+        plain_epochs=recipe.plain_epochs,
         images=result.images,
         others=table(("model", "parameters", "epochs", "accuracy, %", "source"), [ours, *OTHERS]),
         log=log(history),

@@ -63,10 +63,8 @@ def test_a_trial_task_learns_and_is_scored(name, tmp_path):
     assert found[figure] == pytest.approx(result.best[figure], abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("name", "workers"),
-    [("boxes", 0), pytest.param("pixels", 0, marks=pytest.mark.slow), pytest.param("boxes", 2, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "workers"), [("boxes", 0), ("pixels", 0), ("boxes", 2)])
 def test_a_killed_trial_run_ends_as_if_it_never_was(name, workers, tmp_path):
     trial_tasks.run(name, tmp_path / "whole")
     for step in (5, 17):  # in the first epoch of 13 steps, and in the second
@@ -81,6 +79,7 @@ def test_a_killed_trial_run_ends_as_if_it_never_was(name, workers, tmp_path):
     assert same(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_two_processes_learn_boxes_as_one_does(tmp_path):
     """Units that differ between processes, images without boxes, and predictions of different lengths gathered."""
     one = trial_tasks.run("boxes", tmp_path / "one")
@@ -106,6 +105,13 @@ def test_parts_of_a_step_add_up_whatever_is_in_them(tmp_path):
 def test_a_task_that_is_given_has_its_settings_itself(tmp_path):
     with pytest.raises(ConfigError, match="got a task and label_smoothing"):
         trial_tasks.run("boxes", tmp_path, label_smoothing=0.3)
+
+
+def test_plain_epochs_of_a_recipe_are_not_for_a_task_that_is_given(tmp_path):
+    result = trial_tasks.run("boxes", tmp_path / "run", epochs=1, recipe="scratch-small", batch_size=40)
+    assert len(result.history) == 1
+    with pytest.raises(ConfigError, match=r"plain_epochs: .* has no method plain"):
+        trial_tasks.run("boxes", tmp_path / "asked", plain_epochs=1)
 
 
 def some(labels):

@@ -180,18 +180,8 @@ def test_sigkill_at_any_moment(more, tmp_path):
     """A real process, killed hard several times, with the command line that a user would give again."""
 
     def command(out):
-        options = [
-            "--epochs",
-            "3",
-            "--image-size",
-            "8",
-            "--batch-size",
-            "128",
-            "--save-minutes",
-            "0",
-            "--device",
-            "cpu",
-        ]
+        options = ["--limit", "768", "--epochs", "3", "--image-size", "8", "--batch-size", "64", "--save-minutes", "0"]
+        options += ["--device", "cpu"]
         return [sys.executable, "-m", "swindow", "train", "digits", *options, *more, "--out", str(out)]
 
     subprocess.run(command(tmp_path / "whole"), check=True, env=ENVIRONMENT, capture_output=True)

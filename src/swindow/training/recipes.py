@@ -157,6 +157,8 @@ RECIPES = {
         optimizer="muon",
         lr=4e-3,
         augment="crop",
+        auto_augment="trivialaugment",
+        plain_epochs=6,
         preprocess=Preprocess(crop_fraction=1.0),
     ),
     # swindow train digits. Ours: accuracy 0.987 in 98 s on 2 CPU cores (benchmarks/results/digits.md). Size 16 is twice

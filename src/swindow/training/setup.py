@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from .. import data as data_
@@ -59,7 +60,10 @@ def chosen(task: Task | None, settings: TrainConfig, dataset: Dataset, start: Pa
         if given:
             raise ConfigError(f"got a task and {given[0]}, which is a setting of the task; give it to the task")
         choice = choose(settings, dataset, None if start is None else (start.config, Preprocess()))
-        return task, choice._replace(why=f"{choice.why}; as given: the task {task.name}")
+        complete = choice.settings
+        if settings.plain_epochs is None:  # those of a recipe belong to the augmentation that the recipe chose
+            complete = dataclasses.replace(complete, plain_epochs=0)
+        return task, choice._replace(settings=complete, why=f"{choice.why}; as given: the task {task.name}")
     if info.task not in TASKS:
         raise ConfigError(f"{info.name}: unknown task {info.task!r}{nearest(info.task, TASKS)}")
     kind, kind_of_settings = TASKS[info.task]
