@@ -74,7 +74,7 @@ another task.
 ![curves](cifar10.png)
 
 Recipe `scratch-small`: `{optimizer}`, batches of {batch_size} images, shifted and flipped at random, and changed by
-`{auto_augment}` in all but the last {plain_epochs} epochs. Train loss and accuracy are of images so augmented. Held out
+`{auto_augment}` in all but the last {plain_epochs} epochs. Train loss and accuracy are of augmented images. Held out
 are {images:,} of the training images. All epochs: [cifar10.jsonl](cifar10.jsonl).
 
 {log}
