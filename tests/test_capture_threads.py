@@ -75,6 +75,7 @@ def explained(model, x):
     return {name: torch.from_numpy(values) for name, values in heat.items()}
 
 
+@pytest.mark.slow
 def test_eight_threads_that_load_predict_deploy_and_look_equal_one(tmp_path):
     model = model_of(drop_path_rate=0.5, drop_rate=0.5)
     path = tmp_path / "model.safetensors"

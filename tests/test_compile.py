@@ -55,7 +55,10 @@ def images(config, size, batch=2):
     return torch.randn(batch, config.in_chans, *size)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SLOWEST = ("video", "volume", "v2 with extra norms", "v1 as transformers")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOWEST)) for kind in KINDS])
 def test_training_compiles_whole_and_once(kind):
     config, size = KINDS[kind]
     model, backend = build(config), Counting()

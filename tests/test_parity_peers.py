@@ -96,7 +96,11 @@ def test_torchvision_video_slices_the_bias_wrongly_where_height_or_width_shrinks
     assert difference(ours.pyramid(x)[0], padded.pyramid(x)[0]) <= 1e-9
 
 
-@pytest.mark.parametrize("name", ["swin_t", "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b"])
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("swin_s", "swin_b", "swin_v2_s", "swin_v2_b")]
+LARGE_VIDEO = [pytest.param(name, (4, 224, 224), marks=pytest.mark.slow) for name in ("small", "base")]
+
+
+@pytest.mark.parametrize("name", ["swin_t", "swin_v2_t", *LARGE])
 @torch.no_grad()
 def test_torchvision_whole_models(name):
     models = peer("torchvision.models")
@@ -109,7 +113,7 @@ def test_torchvision_whole_models(name):
     assert difference(ours(x), theirs(x)) <= 2e-5
 
 
-@pytest.mark.parametrize(("name", "size"), [("tiny", (7, 224, 200)), ("small", (4, 224, 224)), ("base", (4, 224, 224))])
+@pytest.mark.parametrize(("name", "size"), [("tiny", (7, 224, 200)), *LARGE_VIDEO])
 @torch.no_grad()
 def test_torchvision_whole_video_models(name, size):
     theirs = randomise(peer("torchvision.models").get_model(f"swin3d_{name[0]}")).eval()

@@ -269,13 +269,13 @@ def test_class_weights_in_the_loss():
 def test_early_stopping(tmp_path):
     recorder = Stop()
     result = train(
-        some_digits(), config(tmp_path, epochs=50, lr=1e-9, min_lr=0, warmup_epochs=0, patience=2), progress=recorder
+        some_digits(), config(tmp_path, epochs=50, lr=1e-12, min_lr=0, warmup_epochs=0, patience=2), progress=recorder
     )
     assert len(result.history) < 50
     assert result.history[-1]["epoch"] - result.best["epoch"] == 2
     assert f"stopped: no epoch of the last 2 was better than epoch {result.best['epoch']}" in recorder.notes
     assert (
-        train(some_digits(), config(tmp_path, epochs=50, lr=1e-9, min_lr=0, warmup_epochs=0, patience=2)).history
+        train(some_digits(), config(tmp_path, epochs=50, lr=1e-12, min_lr=0, warmup_epochs=0, patience=2)).history
         == result.history
     )
 

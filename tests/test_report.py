@@ -33,7 +33,7 @@ def pair(height, width):
     return torch.from_numpy(display).permute(2, 0, 1).float() / 255, display
 
 
-@pytest.fixture(scope="module", params=["v1", "v2"])
+@pytest.fixture(scope="module", params=["v1", pytest.param("v2", marks=pytest.mark.slow)])
 def written(request, tmp_path_factory):
     torch.manual_seed(0)
     model, (image, display) = model_of(request.param), pair(*SIZES[request.param])

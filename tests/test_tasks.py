@@ -286,7 +286,8 @@ def test_a_classifier_holds_only_what_its_forward_uses(parts, left, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layout", "parts"), [("mmdetection", {"out_norms": True}), ("swindow", {"final_merge": True})]
+    ("layout", "parts"),
+    [("mmdetection", {"out_norms": True}), pytest.param("swindow", {"final_merge": True}, marks=pytest.mark.slow)],
 )
 def test_two_processes_fine_tune_from_weights_with_parts_they_do_not_use(layout, parts, tmp_path):
     config = SwinConfig(**{**SMALL, "in_chans": 3, "num_classes": 0, **parts})

@@ -175,7 +175,8 @@ def test_no_worker_outlives_a_killed_run(tmp_path):
 STRONG = ["--ema", "0.9", "--mixup", "0.8", "--cutmix", "1", "--auto-augment", "randaugment", "--erase", "0.25"]
 
 
-@pytest.mark.parametrize("more", [[], pytest.param(STRONG, marks=pytest.mark.slow)], ids=["plain", "everything"])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], STRONG], ids=["plain", "everything"])
 def test_sigkill_at_any_moment(more, tmp_path):
     """A real process, killed hard several times, with the command line that a user would give again."""
 
@@ -224,7 +225,8 @@ SHARED = [
 ]
 
 
-@pytest.mark.parametrize("more", [[], pytest.param(SHARED, marks=pytest.mark.slow)], ids=["plain", "everything"])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], SHARED], ids=["plain", "everything"])
 def test_two_processes_learn_the_same_as_one(more, tmp_path):
     options = [
         "--epochs",
@@ -409,7 +411,7 @@ GUARD = "if __name__ == '__main__':\n    run()\n"
         ("script", "Classify", "run()", "done 4"),
         ("script", "Mine", "run()", "without `if __name__ == '__main__':`"),
         pytest.param("script", "Mine", GUARD, "done 4", marks=pytest.mark.slow),
-        ("-c", "Mine", "run()", "done 4"),
+        pytest.param("-c", "Mine", "run()", "done 4", marks=pytest.mark.slow),
         pytest.param("-c", "Classify", "run()", "done 4", marks=pytest.mark.slow),
         pytest.param("stdin", "Classify", "run()", "done 4", marks=pytest.mark.slow),
         pytest.param("stdin", "Mine", "run()", "done 4", marks=pytest.mark.slow),
@@ -819,6 +821,7 @@ def test_a_data_set_is_split_and_the_card_says_how(tmp_path):
         "variant": "swin_nano",
         "init": "fan_in",
         "augment": "crop",
+        "auto_augment": "trivialaugment",
         "label_smoothing": 0.1,
     }
     assert card.preprocess == Preprocess((8, 8), crop_fraction=1.0, value_range=(0, 4095))
@@ -898,7 +901,7 @@ def test_a_state_of_another_version_is_refused(tmp_path):
 
 def test_one_run_at_a_time_in_a_folder_and_none_after_a_kill(tmp_path):
     command = [sys.executable, "-m", "swindow", "train", "digits", "--image-size", "8", "--save-minutes", "0"]
-    command += ["--epochs", "2", "--device", "cpu", "--out", str(tmp_path)]
+    command += ["--limit", "512", "--epochs", "2", "--device", "cpu", "--out", str(tmp_path)]
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as first:
         while not (tmp_path / "state.pt").exists() and first.poll() is None:
             time.sleep(0.01)
@@ -915,6 +918,7 @@ def test_one_run_at_a_time_in_a_folder_and_none_after_a_kill(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_all_processes_are_told_that_a_folder_is_taken(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     arguments = ["-m", "swindow", "train", "digits", "--device", "cpu", "--out", str(tmp_path)]

@@ -229,15 +229,21 @@ torch.save(model.state_dict(), "{out}")
     ("call", "said"),
     [
         ('load("swin_tiny.ms_in1k")', "swin_tiny.ms_in1k, ImageNet-1k, MIT, False, 3"),
-        (
+        pytest.param(
             'load("timm/swin_tiny_patch4_window7_224.ms_in1k", num_classes=0)',
             "swin_tiny.ms_in1k, ImageNet-1k, MIT, False, 0",
+            marks=pytest.mark.slow,
         ),
-        ('create("swin_tiny", pretrained=True)', "swin_tiny.ms_in1k, ImageNet-1k, MIT, True, 3"),
+        pytest.param(
+            'create("swin_tiny", pretrained=True)',
+            "swin_tiny.ms_in1k, ImageNet-1k, MIT, True, 3",
+            marks=pytest.mark.slow,
+        ),
         ('create("swin_tiny", "ms_in1k", num_classes=7, seed=3)', "swin_tiny.ms_in1k, ImageNet-1k, MIT, True, 7"),
-        (
+        pytest.param(
             'create("swin_tiny_patch4_window7_224.ms_in1k", pretrained=True, num_classes=0)',
             "swin_tiny.ms_in1k, ImageNet-1k, MIT, True, 0",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -266,7 +272,7 @@ def test_commands_take_names(run_python, tmp_path):
     assert sorted(p["class"] for p in found[0]["predictions"]) == ["0", "1", "2"]
     out = json.loads(run_python(["swindow", "inspect", "swin_tiny_patch4_window7_224.ms_in1k", "--json"]))
     assert out["source"] == "swin_tiny.ms_in1k"
-    settings = ["--weights", "swin_tiny.ms_in1k", "--epochs", "1", "--image-size", "32", "--device", "cpu"]
+    settings = ["--weights", "swin_tiny.ms_in1k", "--epochs", "1", "--image-size", "32", "--limit", "64"]
     run_python(["swindow", "train", "digits", *settings, "--out", str(tmp_path / "run")])
     trained = swindow.load(tmp_path / "run" / "model.safetensors")
     assert trained.config.depths == (1, 1, 1, 1)
@@ -293,6 +299,7 @@ def test_an_interrupted_download_goes_on(hub, run_python):
     assert int(ranges[0].removeprefix("bytes=").partition("-")[0]) >= 10 * 2**20
 
 
+@pytest.mark.slow
 def test_a_revision_is_fetched(hub, model, run_python, tmp_path):
     older = randomise(swindow.create("swin_tiny", **SMALL, seed=1))
     (tmp_path / "older").mkdir()
@@ -558,7 +565,7 @@ def on_terminal(command, environment):
     return written.decode()
 
 
-@pytest.mark.parametrize(("options", "bars"), [((), True), (("--quiet",), False)])
+@pytest.mark.parametrize(("options", "bars"), [pytest.param((), True, marks=pytest.mark.slow), (("--quiet",), False)])
 def test_quiet_draws_no_bar_of_the_hub(options, bars, hub, tmp_path):
     command = [sys.executable, "-m", "swindow", "inspect", "swin_tiny.ms_in1k", *options]
     written = on_terminal(command, of_its_own(hub, tmp_path) | {"TERM": "xterm"})

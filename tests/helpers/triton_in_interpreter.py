@@ -33,6 +33,11 @@ CASES = {
     "video": ((3, 3, 6), (2, 3, 4), (1, 1, 2), SizeRule()),
     "video, padding attended to": ((3, 5, 6), (2, 3, 4), (1, 1, 2), FORKS),
 }
+SLOW = {
+    *((case, similarity) for case in ("16", "24") for similarity in ("dot", "cosine")),
+    *((case, "cosine") for case in ("7, padded", "7, not shifted", "12")),
+    *((case, "dot") for case in ("7, padding attended to", "8, one window, shifted")),
+}
 
 
 def run(case, similarity, dtype=torch.float32, heads=2, d=8, batch=2, qkv_bias=True, exactly=False, dim=None):
@@ -55,8 +60,17 @@ def run(case, similarity, dtype=torch.float32, heads=2, d=8, batch=2, qkv_bias=T
             y, qkv, cotangent = y.detach().float().requires_grad_(), qkv.float(), cotangent.float()
 
 
-@pytest.mark.parametrize("similarity", ["dot", "cosine"])
-@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c in ("16", "24"))) for c in CASES])
+SIMILARITIES = ["dot", pytest.param("cosine", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(
+    ("case", "similarity"),
+    [
+        pytest.param(case, similarity, marks=[pytest.mark.slow] * ((case, similarity) in SLOW))
+        for case in CASES
+        for similarity in ("dot", "cosine")
+    ],
+)
 def test_the_kernel_is_the_reference(case, similarity, monkeypatch):
     whole = math.prod(CASES[case][1]) if isinstance(CASES[case][1], tuple) else CASES[case][1] ** 2
     if whole > 64:  # fewer blocks are faster here, and two of them are more than one
@@ -77,7 +91,9 @@ def test_half_precision_is_as_near_as_the_reference_in_it(similarity, dtype):
         assert difference(a, c) <= (8 if cuts else 2) * difference(b, c) + 1e-3
 
 
-@pytest.mark.parametrize(("case", "similarity"), [("7, padded", "dot"), ("video", "cosine")])
+@pytest.mark.parametrize(
+    ("case", "similarity"), [pytest.param("7, padded", "dot", marks=pytest.mark.slow), ("video", "cosine")]
+)
 def test_heads_times_their_channels_need_not_be_the_width(case, similarity):
     for found, expected in zip(*run(case, similarity, heads=3, d=5, batch=1, dim=8), strict=True):
         assert difference(found, expected) <= 2e-5
@@ -121,7 +137,9 @@ def test_it_refuses_what_it_is_not_made_for():
         torch.autograd.grad(d_y.sum(), y)
 
 
-@pytest.mark.parametrize(("similarity", "grid"), [("dot", (4, 8)), ("cosine", (4, 6))])
+@pytest.mark.parametrize(
+    ("similarity", "grid"), [pytest.param("dot", (4, 8), marks=pytest.mark.slow), ("cosine", (4, 6))]
+)
 def test_it_is_a_sound_operator(similarity, grid):
     g, cosine = windows.resolve(grid, (4, 4), (2, 2), ATTENDED), similarity == "cosine"
     t = torch.randn(2, *grid, 24, requires_grad=True)
@@ -131,6 +149,7 @@ def test_it_is_a_sound_operator(similarity, grid):
     torch.library.opcheck(triton._attend, (t, padding, bias, scale, *sizes, g.mask_padding, cosine))
 
 
+@pytest.mark.slow
 def test_compilers_and_exporters_take_it():
     model = randomise(create("swin_nano", embed_dim=16, depths=(2,), num_heads=(1,), window_size=4, num_classes=3))
     model, x = model.eval(), torch.randn(1, 3, 12, 9)
@@ -147,7 +166,7 @@ def test_compilers_and_exporters_take_it():
     assert difference(exported.module()(x), found) <= 1e-6
 
 
-@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_flop_counters_know_it(similarity):
     counted = {}
     for name in ("triton", "reference"):
@@ -204,6 +223,7 @@ def small():
     return zip(*run("7, padded", "dot", torch.float16, heads=1, batch=1), strict=True)
 
 
+@pytest.mark.slow
 def test_tiles_are_timed_on_request_and_kept(tuned, monkeypatch, tmp_path):
     for _ in range(2):
         for found, expected in small():
@@ -239,6 +259,7 @@ def test_a_tile_that_computes_something_else_is_not_taken(tuned, monkeypatch):
     assert next(seconds) == 3
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_used_stops_nothing(tuned, tmp_path, monkeypatch):
     (tmp_path / "swindow").mkdir()
     (tmp_path / "swindow" / "tiles.json").write_text("{")
