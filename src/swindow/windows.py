@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .caching import is_static
 from .config import PerAxis
 from .errors import InputError
 
@@ -77,20 +78,41 @@ def resolve(grid: Sequence[int], window: Sequence[int], shift: Sequence[int], ru
         Geometry(grid=(10, 4), padded=(14, 4), window=(7, 4), shift=(3, 0), mask_padding=True)
     """
     shrink, shift_single, mask_padding = SizeRule() if rule is None else rule
+    own_rule = shrink is None and mask_padding and not shift_single
     g, w, s = tuple(grid), tuple(window), tuple(shift)
     if not (len(g) == len(w) == len(s) > 0) or min(g) < 1 or min(w) < 1 or any(not 0 <= b < a for a, b in zip(w, s)):
         raise InputError(
             f"resolve: got grid {g}, window {w}, shift {s}, expected one number per axis in each, "
             "grid and window at least 1 and 0 <= shift < window"
         )
-    if shrink == "axis" or (shrink is None and mask_padding and not shift_single):
+    if own_rule and not is_static(g):
+        return _open(g, w, s)
+    if shrink == "axis" or own_rule:
         w = tuple(min(a, b) for a, b in zip(w, g))
     elif shrink == "min" and any(b <= a for a, b in zip(w, g)):
         w, s = tuple(min(a, min(g)) for a in w), (0,) * len(s)
-    padded = tuple(-(-b // a) * a for a, b in zip(w, g))
-    one = (p == a for p, a in zip(padded, w))  # one window covers this axis
-    s = tuple((min(b, a - 1) if shift_single else 0) if single else b for a, b, single in zip(w, s, one))
+    padded = tuple(round_up(a, b) for a, b in zip(g, w))
+    single = [b > 0 and p == a for p, a, b in zip(padded, w, s)]  # shifted, and one window covers the axis
+    s = tuple((min(b, a - 1) if shift_single else 0) if one else b for a, b, one in zip(w, s, single))
     return Geometry(g, padded, w, s, mask_padding)
+
+
+def round_up(size: int, step: int) -> int:
+    """Returns the smallest multiple of ``step`` that is not below ``size``.
+
+    No negative number is divided: ONNX rounds quotients towards 0, Python down.
+    """
+    return (size + step - 1) // step * step
+
+
+def _open(grid: PerAxis, window: PerAxis, shift: PerAxis) -> Geometry:
+    """swindow's own rule for a map whose size a compiler or an exporter keeps open, without a branch on it.
+
+    A window larger than its axis keeps its size, which changes no result, as padding is masked.
+    """
+    padded = tuple(round_up(a, b) for a, b in zip(grid, window))
+    several = (1 - 1 // (p // w) for p, w in zip(padded, window))  # 0 where one window covers the axis, else 1
+    return Geometry(grid, padded, window, tuple(s * more if s else 0 for s, more in zip(shift, several)), True)
 
 
 def partition(x: Tensor, window: Sequence[int]) -> Tensor:
@@ -186,22 +208,37 @@ def order(g: Geometry, device: torch.device | None = None) -> tuple[Tensor, Tens
     gather, padding, window, token = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(4))
     places = _places(g, device)
     for axis, (n, p, w, s) in enumerate(zip(g.grid, g.padded, g.window, g.shift)):
-        source = (places[axis] + s) % p  # the token at i came from i + s
+        source = _wrapped(places[axis] + s, p)  # the token at i came from i + s
         gather = gather * n + source
         padding = padding + (source >= n)
-        i = (torch.arange(n, device=device).view(-1, *(1,) * (len(g.grid) - 1 - axis)) + p - s) % p  # and goes to i - s
+        i = torch.arange(n, device=device).view(-1, *(1,) * (len(g.grid) - 1 - axis))
+        i = _wrapped(i + p - s, p)  # and goes to i - s
         window, token = window * (p // w) + i // w, token * w + i % w
     gather = torch.where(padding > 0, math.prod(g.grid), gather)
     return gather.flatten(), (window * math.prod(g.window) + token).flatten()
 
 
+def _wrapped(i: Tensor, p: int) -> Tensor:
+    """Positions from 0 to 2p - 1 on an axis of length p that is rolled: i % p, which ONNX lacks where p is open."""
+    return torch.where(i >= p, i - p, i)
+
+
 def _places(g: Geometry, device: torch.device | None) -> list[Tensor]:
-    """For each axis, the place on it of every token in window order; they broadcast to (*windows, *window)."""
-    n, places = len(g.grid), []
-    for axis, (windows, w) in enumerate(zip(count(g), g.window)):
-        i = torch.arange(windows, device=device)[:, None] * w + torch.arange(w, device=device)
-        places.append(i.view(windows, *(1,) * (n - 1), w, *(1,) * (n - 1 - axis)))
-    return places
+    """For each axis, the place on it of every token in window order, (nW, N)."""
+    windows = torch.arange(math.prod(count(g)), device=device)
+    tokens = torch.arange(math.prod(g.window), device=device)
+    places = []
+    for n, w in zip(reversed(count(g)), reversed(g.window)):
+        window, windows = _digit(windows, n)
+        token, tokens = _digit(tokens, w)
+        places.append(window[:, None] * w + token)  # (nW, N)
+    return places[::-1]
+
+
+def _digit(number: Tensor, base: int) -> tuple[Tensor, Tensor]:
+    """The last digit of numbers of at least 0, and what stands before it; without %, see ``_wrapped``."""
+    rest = number // base
+    return number - rest * base, rest
 
 
 def labels(g: Geometry, device: torch.device | None = None) -> Tensor:
@@ -218,15 +255,16 @@ def labels(g: Geometry, device: torch.device | None = None) -> Tensor:
         >>> labels(resolve((4,), (2,), (1,))).tolist()
         [[0, 0], [1, 2]]
     """
-    label = torch.zeros(*count(g), *g.window, dtype=torch.int64, device=device)
+    places = _places(g, device)
+    label = torch.zeros_like(places[0])  # (nW, N)
     padding = torch.zeros_like(label, dtype=torch.bool)
-    for i, n, p, w, s in zip(_places(g, device), g.grid, g.padded, g.window, g.shift):
-        if s:
+    for i, n, p, w, s in zip(places, g.grid, g.padded, g.window, g.shift):
+        if not is_static((s,)) or s:
             label = 3 * label + (i >= p - w) + (i >= p - s)
-        padding = padding | ((i + s) % p >= n)  # the token at i came from i + s
+        padding = padding | (_wrapped(i + s, p) >= n)  # the token at i came from i + s
     if g.mask_padding:
         label = label.masked_fill(padding, 3 ** len(g.grid))
-    return label.flatten(len(g.grid)).flatten(0, -2)  # (nW, N)
+    return label
 
 
 def relative_position_index(

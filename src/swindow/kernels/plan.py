@@ -72,7 +72,7 @@ def _plan_of_one_group(g: Geometry, device: torch.device) -> Plan:
     gather, scatter = windows.order(g, device)
     pads = not is_static(g.grid) or g.pads
     mask = None
-    if any(g.shift) or (g.mask_padding and pads):
+    if not is_static(g.shift) or any(g.shift) or (g.mask_padding and pads):
         region = windows.labels(g, device)  # (nW, N)
         mask = _minus_infinity(region[:, :, None] != region[:, None, :])  # (nW, N, N)
     return Plan(gather, scatter, (Group(0, None, mask),), pads)

@@ -26,8 +26,8 @@ def attend(
     if order.pads:
         x = F.pad(x, [0, 0, 0, 1])  # one zero token, which every place of padding reads
     x = x.index_select(1, order.gather)  # (B, nW*N, C)
-    q, k, v = (t.reshape(-1, n, heads, t.shape[-1] // heads).transpose(1, 2) for t in qkv(x).chunk(3, -1))
-    q, k = similarity(q, k)  # (B*nW, h, N, d) each: no more axes, so that runtimes fuse what is exported
+    q, k, v = _by_head(qkv(x), n, heads)  # (B*nW, h, N, d) each
+    q, k = similarity(q, k)  # no more axes than four, so that runtimes fuse what is exported
     attended = []
     for start, stop, mask in order.groups:
         q_, k_, v_ = (t.unflatten(0, (y.shape[0], -1))[:, start:stop].flatten(0, 1) for t in (q, k, v))
@@ -40,14 +40,29 @@ def attend(
     return x.index_select(1, order.scatter).unflatten(1, g.grid)  # (B, *grid, hd)
 
 
+def _by_head(x: Tensor, n: int, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (B*nW, h, N, d) of projected tokens (B, nW*N, 3hd), in windows of n."""
+    dim = x.shape[-1] // 3
+    if _is_exporting():
+        q, k, v = x.reshape(-1, n, 3, heads, dim // heads).permute(2, 0, 3, 1, 4).unbind()  # in a runtime: one copy
+        return q, k, v
+    q, k, v = (t.reshape(-1, n, heads, dim // heads).transpose(1, 2) for t in x.chunk(3, -1))
+    return q, k, v
+
+
 def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     """Softmax(QK^T + B) V, all (B*nW, h, N, d): every window is a batch of its own."""
-    attn_mask = bias[None]  # (1, h, N, N)
+    attn_mask = bias if _is_exporting() else bias[None]  # (h, N, N): no axis of 1 to be compared with an open batch
     if mask is not None:
         attn_mask = bias + mask.view(-1, 1, *mask.shape[-2:])  # (1 or nW, h, N, N)
         if mask.ndim == 3:
             attn_mask = attn_mask.repeat(q.shape[0] // mask.shape[0], 1, 1, 1)  # (B*nW, h, N, N)
-    if attn_mask.dtype != torch.float32 or attn_mask.device.type != "cpu":
-        attn_mask = attn_mask.to(q.dtype)  # a CPU adds an fp32 bias to half-precision logits, a GPU does not
+    if attn_mask.dtype != torch.float32 or attn_mask.device.type != "cpu" or _is_exporting():
+        attn_mask = attn_mask.to(q.dtype)  # a CPU adds an fp32 bias to half-precision logits; GPUs and ONNX do not
     with full_precision(q):  # autocast would round the bias
         return F.scaled_dot_product_attention(q, k, v, attn_mask, dropout, scale=1.0)
+
+
+def _is_exporting() -> bool:
+    """Whether torch.export looks on, and not torch.compile."""
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()

@@ -107,7 +107,7 @@ def pad_to_multiple(x: Tensor, step: PerAxis) -> Tensor:
         return F.pad(x, [v for m in reversed(missing) for v in (0, m)]) if any(missing) else x
     for axis, (size, s) in enumerate(zip(pixels, step, strict=True), start=2):
         # A gather whose length is a plain multiple: symbols that a compiler has to think about stay short.
-        i = torch.arange(-(-size // s) * s, device=x.device)
+        i = torch.arange(windows.round_up(size, s), device=x.device)
         outside = (i >= size).view(-1, *(1,) * (x.ndim - 1 - axis))
         x = x.index_select(axis, i.clamp(max=size - 1)).masked_fill(outside, 0)
     return x

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import kernels
+from ..caching import is_static
 from ..card import ModelCard
 from ..config import SwinConfig
 from ..errors import ConfigError
@@ -142,8 +143,8 @@ class SwinTransformer(nn.Module):
         """Returns a frozen, faster twin for inference, which gives what this model gives in evaluation mode.
 
         It keeps weights of its own, prepared for this machine: it cannot be trained, moved or saved, and does not
-        follow later changes of this model. It holds up to twice the memory of the model's weights. Compile and export
-        the model itself.
+        follow later changes of this model. It holds up to twice the memory of the model's weights, and keeps this
+        model, which ``swindow.export`` takes in its place. Compile the model itself.
 
         Args:
             product: as of ``set_kernel``; None: as chosen there.
@@ -217,7 +218,7 @@ class AbsolutePositionEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens (B, *grid, C) plus the embedding."""
         embedding: Tensor = self.embedding
-        if x.shape[1:] != embedding.shape:
+        if not is_static(x.shape[1:]) or x.shape[1:] != embedding.shape:
             mode = {1: "linear", 2: "bicubic", 3: "trilinear"}[x.ndim - 2]
             embedding = F.interpolate(embedding.movedim(-1, 0)[None], x.shape[1:-1], mode=mode)[0].movedim(0, -1)
         return x + embedding
