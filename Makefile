@@ -46,5 +46,5 @@ clean:                           ## removes the environment and everything made 
 	touch $@
 
 .venv/installed-dev: .venv/installed-demo
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,peers,backends,docs,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,peers,docs,dev]'
 	touch $@

@@ -90,8 +90,8 @@ def test_public_names():
     assert sorted(n for n in swindow.__all__ if n != "__version__") == [
         "CheckpointError", "ConfigError", "DataError", "Evaluation", "Failure", "InputError", "ModelCard",
         "OutputError", "Prediction", "Predictor", "Preprocess", "SwinConfig", "SwinTransformer", "SwindowError",
-        "TrainConfig", "TrainResult", "TrainingError", "adopt", "convert", "create", "evaluate", "inflate",
-        "list_layouts", "list_variants", "load", "parameter_groups", "predict", "save", "train",
+        "TrainConfig", "TrainResult", "TrainingError", "adopt", "convert", "create", "deploy", "evaluate", "export",
+        "inflate", "list_layouts", "list_variants", "load", "parameter_groups", "predict", "save", "train",
     ]  # fmt: skip
     for module in pkgutil.walk_packages(swindow.__path__, "swindow."):
         if (

@@ -28,6 +28,8 @@ _HOME = {
     "create": "api",
     "adopt": "api",
     "convert": "api",
+    "deploy": "deployment",
+    "export": "deployment",
     "inflate": "api",
     "list_layouts": "checkpoints",
     "load": "api",
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
     from .checkpoints import list_layouts as list_layouts
     from .checkpoints import save as save
     from .config import SwinConfig as SwinConfig
+    from .deployment import deploy as deploy
+    from .deployment import export as export
     from .errors import CheckpointError as CheckpointError
     from .errors import ConfigError as ConfigError
     from .errors import DataError as DataError

@@ -31,6 +31,7 @@ COMMANDS = {
     "use": {
         "predict": "Predict the classes of images.",
         "evaluate": "Measure a trained model on images that it was not trained on.",
+        "export": "Write a model as one file for another runtime, verified there.",
     },
     "understand": {"explain": "Draw how a model works on an image: windows, attention, Grad-CAM and cost."},
     "weights": {
@@ -46,6 +47,7 @@ EXAMPLES = (
     "swindow train photos/ --out runs/photos",
     "swindow predict runs/photos/model.safetensors a.jpg b.jpg",
     "swindow predict swin_tiny.ms_in1k a.jpg",
+    "swindow export runs/photos/model.safetensors model.onnx",
     "swindow explain runs/photos/model.safetensors a.jpg --out report.html",
 )
 

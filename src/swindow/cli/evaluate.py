@@ -21,7 +21,10 @@ from .shared import (
     Output,
     Precision,
     Quiet,
+    Runtime,
     Sizes,
+    Threads,
+    Trust,
     open_predictor,
     unset,
 )
@@ -43,7 +46,10 @@ def evaluate(
     label_column: LabelColumn = None,
     label_separator: LabelSeparator = None,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = None,
+    runtime: Runtime = "auto",
+    threads: Threads = None,
+    trust: Trust = False,
     save_mistakes: Annotated[Path | None, unset("DIR", "none is written")] = None,
     names: Names = None,
     flip: bool = False,
@@ -60,7 +66,7 @@ def evaluate(
 
     Args:
         checkpoint: a file that swindow train wrote, or a classifier of any supported library (a file, a folder, or
-            hf://org/name), or the name of published weights.
+            hf://org/name), the name of published weights, or a file that swindow export wrote.
         data: digits (built in), a folder with one sub-folder of images per class, or a table (.csv, .tsv, .jsonl,
             .parquet) of images and classes.
         batch_size: images per forward pass.
@@ -79,7 +85,8 @@ def evaluate(
     from ..inference import evaluate as measure
 
     output = Output(json, quiet)
-    predictor = open_predictor((checkpoint, *ensemble), device, precision, names, flip, sizes, output)
+    models, how = (checkpoint, *ensemble), (runtime, threads, trust)
+    predictor = open_predictor(models, device, precision, names, flip, sizes, output, *how)
     with steps(output.bars, "measuring") as step:
         found = measure(
             predictor,

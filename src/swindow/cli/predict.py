@@ -15,7 +15,22 @@ from tyro.conf import Positional, arg
 from ..console import steps
 from ..errors import ConfigError, DataError
 from . import complain
-from .shared import Checkpoint, Device, Ensemble, Json, Names, Output, Precision, Quiet, Sizes, open_predictor, unset
+from .shared import (
+    Checkpoint,
+    Device,
+    Ensemble,
+    Json,
+    Names,
+    Output,
+    Precision,
+    Quiet,
+    Runtime,
+    Sizes,
+    Threads,
+    Trust,
+    open_predictor,
+    unset,
+)
 
 if TYPE_CHECKING:
     from ..tasks import Prediction
@@ -27,7 +42,10 @@ def predict(
     top: int = 5,
     batch_size: int = 32,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = None,
+    runtime: Runtime = "auto",
+    threads: Threads = None,
+    trust: Trust = False,
     out: Annotated[Path | None, unset("FILE", "answers are printed")] = None,
     all_classes: bool = False,
     overwrite: bool = False,
@@ -44,7 +62,7 @@ def predict(
 
     Args:
         checkpoint: a file that swindow train wrote, or a classifier of any supported library (a file, a folder, or
-            hf://org/name), or the name of published weights.
+            hf://org/name), the name of published weights, or a file that swindow export wrote.
         images: image files; folders, with all images in them and below; patterns such as "photos/**/*.jpg"; and -,
             which stands for a list on standard input, one path per line.
         top: how many classes to show per image, the most probable first.
@@ -61,7 +79,8 @@ def predict(
     for there in () if out is None or overwrite else (out, out.with_name(f"{out.name}.partial")):
         if there.exists():
             raise ConfigError(f"{there} exists; try --overwrite, or another name")
-    predictor = open_predictor((checkpoint, *ensemble), device, precision, names, flip, sizes, output)
+    models, how = (checkpoint, *ensemble), (runtime, threads, trust)
+    predictor = open_predictor(models, device, precision, names, flip, sizes, output, *how)
     classes = predictor.card.class_names or ()
     answers = predictor(paths, batch_size, len(classes) if all_classes else top)
     failures, found = 0, []

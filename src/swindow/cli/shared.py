@@ -6,6 +6,7 @@ import codecs
 import json as json_
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -39,11 +40,36 @@ Part = Annotated[str | None, unset("NAME", "the raw weights; the teacher before 
 WindowSize = Annotated[int | None, unset("TOKENS", "as the file says")]
 InputSize = Annotated[int | None, unset("PIXELS", "as the file says")]
 Device = Annotated[
-    str, arg(metavar="DEVICE", help="where to run, for instance cpu, cuda or cuda:1; auto takes a GPU if there is one.")
+    str,
+    arg(
+        metavar="DEVICE",
+        help="where to run, for instance cpu, cuda or cuda:1; auto takes a GPU if there is one; "
+        "for an exported file the CPU.",
+    ),
 ]
 Precision = Annotated[
-    Literal["fp32", "bf16", "fp16"], arg(help="number format of weights and activations; bf16 and fp16 round more.")
+    Literal["fp32", "bf16", "fp16"] | None,
+    arg(
+        metavar="{fp32,bf16,fp16}",
+        help="number format of weights and activations; bf16 and fp16 round more.",
+        help_behavior_hint="(default: fp32; of an exported file its own)",
+    ),
 ]
+Runtime = Annotated[
+    str,
+    arg(
+        metavar="NAME",
+        help="what runs the model. A checkpoint: eager, deploy, or, exported first, onnxruntime, openvino or "
+        "aotinductor. An exported file: what reads it. auto takes the fastest that is installed, without exporting.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    arg(
+        metavar="INT", help="CPU threads of an exported file.", help_behavior_hint="(default: as many as PyTorch uses)"
+    ),
+]
+Trust = Annotated[bool, arg(help="load an exported file that holds a compiled library, which runs its code.")]
 Names = Annotated[
     Path | None,
     arg(
@@ -150,21 +176,52 @@ def load_or_create(checkpoint: str, output: Output) -> tuple[SwinTransformer, bo
 def open_predictor(
     checkpoints: Sequence[str],
     device: str,
-    precision: str,
+    precision: str | None,
     names: Path | None,
     flip: bool,
     sizes: Sequence[int],
     output: Output,
+    runtime: str = "auto",
+    threads: int | None = None,
+    trust: bool = False,
 ) -> Predictor:
-    """The predictor of a checkpoint, or of several."""
+    """The predictor of a checkpoint, or of several; they are exported first where the runtime needs that."""
     from ..inference import Predictor
+    from ..inference.exported import is_exported
 
     for checkpoint in checkpoints:
-        checked_name(checkpoint)
-    predictor = Predictor.open(*checkpoints, device=device, precision=precision, flip=flip, sizes=sizes, names=names)
+        if not is_exported(checkpoint):
+            checked_name(checkpoint)
+    settings: dict[str, Any] = {"device": device, "flip": flip, "sizes": sizes, "names": names, "threads": threads}
+    with tempfile.TemporaryDirectory() as folder:
+        if runtime in ("onnxruntime", "openvino", "aotinductor"):
+            trust = trust or not any(map(is_exported, checkpoints))  # what is compiled here
+            checkpoints = [_exported(one, runtime, precision, bool(sizes), folder, output) for one in checkpoints]
+        predictor = Predictor.open(*checkpoints, precision=precision, runtime=runtime, trust=trust, **settings)
     for note in predictor.notes:
         output.say(note)
     return predictor
+
+
+def _exported(
+    checkpoint: str, runtime: str, precision: str | None, open_size: bool, folder: str, output: Output
+) -> str:
+    """The path of an exported file: as given, or made of a checkpoint."""
+    from ..api import load
+    from ..deployment import export
+    from ..deployment.deploying import SUFFIX
+    from ..inference.exported import is_exported
+
+    if is_exported(checkpoint):
+        return checkpoint
+    path = Path(tempfile.mkdtemp(dir=folder)) / f"model{SUFFIX[runtime]}"
+    kind = "aotinductor" if runtime == "aotinductor" else None
+    output.say(f"exporting {checkpoint} for {runtime} first; 'swindow export' keeps the file")
+    settings: dict[str, Any] = {"open_size": open_size, "open_batch": True}
+    if runtime != "openvino":  # which chooses when it opens the file
+        settings |= {"half": precision == "fp16", "bf16": precision == "bf16"}
+    export(load(checkpoint), path, kind, **settings)
+    return str(path)
 
 
 def checked_name(checkpoint: str) -> None:

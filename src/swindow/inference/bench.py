@@ -5,8 +5,10 @@ These are the linear layers of its blocks, run through ``F.linear`` alone at the
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +19,9 @@ from .. import private
 from ..errors import ConfigError, nearest
 from ..models import SwinTransformer
 from ..models.block import SwinBlock
+from ..sizes import image_size
 from ..timing import Call, interleaved, ratio
+from .file_runtimes import open_file
 
 
 def matrix_products(model: SwinTransformer, x: Tensor, training: bool = False, prepacked: bool = False) -> Call:
@@ -117,6 +121,50 @@ def bench(
     model.zero_grad(set_to_none=True)
     model.eval()
     return rows
+
+
+def bench_file(
+    path: str | Path,
+    size: int | None,
+    batch: int,
+    runtimes: Sequence[str] = ("auto",),
+    rounds: int = 10,
+    threads: int | None = None,
+    trust: bool = False,
+    frames: int | None = None,
+) -> list[dict[str, Any]]:
+    """Times an exported file in some runtimes, beside the bare matrix products of its model in PyTorch.
+
+    Args:
+        path: the file.
+        size: height and width of the images, in pixels (of a file that takes photos, of the photos); None: what the
+            file is for.
+        batch: images at a time.
+        runtimes: as of ``Predictor.open``.
+        rounds: how often each is called.
+        threads, trust: as of ``Predictor.open``.
+        frames: of clips; None: as many as the file is for.
+
+    Returns:
+        As ``bench``.
+    """
+    opened = [open_file(path, name, threads=threads, trust=trust) for name in runtimes]
+    card, about = opened[0][1]
+    config = about.config
+    sides = about.size or image_size(config, card)
+    sides = tuple(size or side for side in sides)
+    if len(sides) == 3:
+        sides = (frames or (about.size or image_size(config, card))[0], *sides[1:])
+    x = torch.randn(batch, config.in_chans, *sides)
+    if about.photos:
+        x = torch.randint(0, 256, (batch, *sides, config.in_chans), dtype=torch.uint8)
+    cases: dict[str, Call] = {}
+    for runtime, _ in opened:
+        cases[runtime.name] = functools.partial(runtime.outputs, x)
+    inside = torch.randn(batch, config.in_chans, *(about.size or sides))
+    cases["products"] = matrix_products(SwinTransformer(config).eval(), inside)
+    seconds = interleaved(cases, rounds)
+    return [_row(name, batch, seconds[name], seconds["products"]) for name in cases if name != "products"]
 
 
 def _row(name: str, batch: int, seconds: Sequence[float], products: Sequence[float]) -> dict[str, Any]:

@@ -87,25 +87,31 @@ class Predictor:
         flip: bool = False,
         sizes: Sequence[int] = (),
         names: Sequence[str] | str | Path | None = None,
+        threads: int | None = None,
+        trust: bool = False,
     ) -> Predictor:
         """Returns the predictor of a model.
 
         Args:
             source: a model, or what ``swindow.load`` takes: the path of a checkpoint, a folder, ``hf://org/name``, the
-                name of published weights. A model is not changed; its predictor follows later changes of its weights
-                in place, as training makes them, with runtime "eager".
+                name of published weights; or the path of a file that ``swindow.export`` wrote. A model is not changed;
+                its predictor follows later changes of its weights in place, as training makes them, with runtime
+                "eager".
             others: more of these, whose probabilities are averaged with those of the first (an ensemble). Their
                 classes have the same names; each prepares images in its own way.
             device: "cpu", "cuda", "cuda:1", "mps", ...; None: where a given model lies; a GPU for a checkpoint, if
                 there is one.
             precision: "fp32", "bf16" or "fp16"; None: that of a given model's weights, fp32 for a checkpoint.
             runtime: "eager": the model as it is; "deploy": ``model.deploy()``, a copy that is faster on a CPU in fp32;
-                "auto": "deploy" for a checkpoint where it is faster, else "eager".
+                for an exported file what runs it: "onnxruntime", "openvino", "torch" or "aotinductor". "auto": "deploy"
+                for a checkpoint where it is faster, else "eager"; for an exported file the fastest that is installed.
             flip: average over each image and its mirror image.
             sizes: average over images prepared with these sides, in pixels; empty: the size that each model was made
                 for.
             names: names of the classes in the order of the first model's outputs, or a file with one name per line;
                 None: those of the checkpoint.
+            threads: of the CPU, for an exported file; None: as many as PyTorch uses.
+            trust: whether to load an exported file that holds code: a compiled library.
 
         Raises:
             CheckpointError: as ``swindow.load``.
@@ -113,7 +119,7 @@ class Predictor:
             DataError: models of an ensemble know other classes.
             InputError: a model has no head, or takes no images.
         """
-        first, *more = [open_model(one, device, precision, runtime) for one in (source, *others)]
+        first, *more = [open_model(one, device, precision, runtime, threads, trust) for one in (source, *others)]
         found = cls(first.runtime, first.card, [(one.runtime, one.card) for one in more], flip, sizes)
         if names is None:
             found.notes = tuple(dict.fromkeys(note for one in (first, *more) for note in one.notes))

@@ -26,6 +26,11 @@ class Runtime(Protocol):
         """Where it runs."""
         ...
 
+    @property
+    def takes_photos(self) -> bool:
+        """Whether its input is photos (B, H, W, channels) as uint8, which it prepares itself."""
+        ...
+
     def __call__(self, inputs: Mapping[str, Tensor]) -> Any:
         """Returns the outputs for tensors on the CPU with a batch axis, by the names of the model's arguments."""
         ...
@@ -37,6 +42,8 @@ class ModelRuntime:
     Args:
         model: a module in evaluation mode that nobody switches to training: a twin of the caller's.
     """
+
+    takes_photos = False
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -84,7 +91,11 @@ def model_runtime(
     twin = evaluation_twin(model)
     if wanted != (weight.device, weight.dtype):
         twin = copy.deepcopy(twin).to(*wanted)
-    return ModelRuntime(twin.deploy() if runtime == "deploy" else twin)
+    if runtime == "eager":
+        return ModelRuntime(twin)
+    deployed = twin.deploy()
+    deployed.forget_origin()  # nobody can export what is inside a runtime
+    return ModelRuntime(deployed)
 
 
 def deploying_pays(model: SwinTransformer, device: torch.device | None = None, precision: str | None = None) -> bool:

@@ -14,6 +14,7 @@ from ..card import ModelCard
 from ..data import Sample
 from ..errors import ConfigError, DataError
 from ..tasks import Classify, Example, MultiLabel, task_of
+from .exported import LARGEST_PHOTO, SMALLEST_PHOTO
 from .runtimes import Runtime
 
 
@@ -70,6 +71,8 @@ class Views:
         for size in sizes:
             if type(size) is not int or size < 1:
                 raise ConfigError(f"sizes: got {size!r}, expected sides in pixels, above 0")
+        if sizes and any(runtime.takes_photos for runtime, _ in members):
+            raise ConfigError("sizes: got sizes for a file that prepares photos itself, expected none")
         pairs = [(runtime, task_of(card).of(card)) for runtime, card in members]
         self.task, self.flip = pairs[0][1], flip
         self.members = [
@@ -94,7 +97,11 @@ class Views:
         return [
             Piece(k, example)
             for k, member in enumerate(self.members)
-            for example in member.task.transform(sample, None, train=False)
+            for example in (
+                [_photo(member.task, sample)]
+                if member.runtime.takes_photos
+                else member.task.transform(sample, None, train=False)
+            )
         ]
 
     def forward(self, pieces: Sequence[Piece]) -> list[Any]:
@@ -104,7 +111,8 @@ class Views:
         batch = task.collate([piece.example for piece in pieces], None, train=False)
         inputs = [batch.inputs]
         if self.flip:
-            inputs.append({name: x.flip(-1) for name, x in batch.inputs.items()})
+            width = -2 if runtime.takes_photos else -1
+            inputs.append({name: x.flip(width) for name, x in batch.inputs.items()})
         views = [task.decode(runtime(x), batch.metas) for x in inputs]
         merged = [task.merge(some) for some in zip(*views, strict=True)]
         order = self._orders[k]
@@ -113,6 +121,18 @@ class Views:
     def merge(self, predictions: Sequence[Any]) -> Any:
         """Returns the prediction of a sample from those of its pieces."""
         return self.task.merge(predictions)
+
+
+def _photo(task: Classify | MultiLabel, sample: Sample) -> Example:
+    """A photo for a file that prepares it itself. Raises DataError where it is too large or too small for that."""
+    example = task.photo(sample)
+    sides = tuple(example.inputs["x"].shape[:2])
+    if min(sides) < SMALLEST_PHOTO or max(sides) > LARGEST_PHOTO:
+        raise DataError(
+            f"{sample.key or 'image'}: {sides[1]} x {sides[0]} pixels; the exported file takes sides from "
+            f"{SMALLEST_PHOTO} to {LARGEST_PHOTO}"
+        )
+    return example
 
 
 def _order(task: Classify | MultiLabel, first: Classify | MultiLabel) -> torch.Tensor | None:

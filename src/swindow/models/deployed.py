@@ -63,6 +63,7 @@ class DeployedTransformer(nn.Module):
                         merge.reduction.weight, merge.reduction.bias, product or merge.kernel.product
                     )
         self.model = prepared
+        self._origin: tuple[Any, ...] = (model,)  # in a tuple: as a module it would be a part of this one
         self.config: SwinConfig = prepared.config
         self.card, self.load_report = prepared.card, prepared.load_report
         super().train(False)
@@ -97,6 +98,22 @@ class DeployedTransformer(nn.Module):
             self.model.patch_embed.check(x)
         return full_precision(x)
 
+    @property
+    def origin(self) -> Any:
+        """The model that it was made from. Raises ConfigError after ``forget_origin``."""
+        if not self._origin:
+            raise ConfigError("the model that this one was deployed from was given up to save memory; load it again")
+        return self._origin[0]
+
+    def forget_origin(self) -> None:
+        """Gives up the model that it was made from, to free its memory."""
+        self._origin = ()
+
+    def is_current(self) -> bool:
+        """Returns whether the weights of the model that it was made from are still those that it was made from."""
+        mine, now = _tensors(self), _tensors(DeployedTransformer(self.origin))
+        return len(mine) == len(now) and all(map(_same, mine, now))
+
     def deploy(self) -> DeployedTransformer:
         """Returns itself."""
         return self
@@ -126,6 +143,17 @@ class DeployedTransformer(nn.Module):
 
     def _refuse(self, verb: str) -> NoReturn:
         raise ConfigError(f"cannot {verb} a deployed model, it is frozen; {verb} the model it was made from")
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device) and torch.equal(a, b)
+
+
+def _tensors(twin: nn.Module) -> list[Tensor]:
+    """What follows from the weights, in the order of the modules; prepacked weights follow from others of these."""
+    kept = [(*m.parameters(recurse=False), *m.buffers(recurse=False)) for m in twin.modules()]
+    made = [tuple(v for v in vars(m).values() if isinstance(v, Tensor) and not v.is_mkldnn) for m in twin.modules()]
+    return [t for some in (*kept, *made) for t in some]
 
 
 def _is_built_here(block: Any) -> bool:

@@ -18,8 +18,8 @@ from ..checkpoints import Parts, adapted
 from ..config import SwinConfig
 from ..data import AUGMENTS, DataInfo, Sample
 from ..data.augment import POLICIES, called, color_jitter, erase, mix
-from ..errors import ConfigError, InputError
-from ..media import prepare, to_tensor
+from ..errors import ConfigError, DataError, InputError
+from ..media import convert, prepare, to_tensor
 from ..models import SwinTransformer, create
 from ..models.assemble import assemble
 from ..models.init import fan_in_
@@ -154,6 +154,20 @@ class ImageTask(abc.ABC):
         else:
             x = prepare(image, how)
         return [Example({"x": x}, sample.target, {"key": sample.key})]
+
+    def photo(self, sample: Sample) -> Example:
+        """Returns the image as it is, (H, W, C) uint8, for what prepares it itself.
+
+        Raises:
+            DataError: it has more than 8 bits per channel.
+        """
+        image = convert(sample.media.decode(), self.settings.preprocess)
+        if image.mode == "F":
+            raise DataError(
+                f"{sample.key or 'image'}: more than 8 bits per channel, which the exported file cannot take"
+            )
+        values = np.array(image).reshape(image.height, image.width, -1)
+        return Example({"x": torch.from_numpy(values)}, sample.target, {"key": sample.key})
 
     def _augmented(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
         """A training image as the model takes it, changed at random."""
