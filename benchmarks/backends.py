@@ -2,21 +2,23 @@
 
     make bench-backends        or        python benchmarks/backends.py [--quick] [--rounds 12] [--out DIR]
 
-Writes backends.json and backends.md to benchmarks/results/. Takes about 20 minutes on two cores, most of them for
-exporting and compiling; nothing else should run meanwhile. A peer that a backend cannot take is named with the reason.
+Writes backends.json and backends.md to benchmarks/results/. Takes about an hour on two cores; nothing else should run
+meanwhile. A peer that a backend cannot take is named with the reason.
 
-The same backend gets the same weights from every library, outputs are compared, and all are called in turns, in fp32.
-The measure is that of speed.py: time over the time of the matrix products. At the end, int8: how fast, and how many of
-the held-out digits a trained model still recognises.
+The same backend gets the same weights from every library, in fp32 but for int8, and outputs are compared. Every graph
+is in a process of its own; those of one backend take turns with the bare matrix products, and all others are not there.
+The measure is that of speed.py: time over the time of the matrix products.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,116 +32,35 @@ from torch import Tensor, nn
 
 import swindow
 from swindow import timing
-from swindow.card import preprocessing
-from swindow.data import digits
-from swindow.inference.bench import matrix_products
-from swindow.media import prepare
-from swindow.training import TrainConfig, train
 
 COMMAND = "make bench-backends (python benchmarks/backends.py)"
-Run = Callable[[], Any]  # returns the logits, as a tensor or an array
-
-
-def eager(model: nn.Module, x: Tensor) -> Run:
-    return lambda: torch.no_grad()(model)(x)
-
-
-def deploy(model: swindow.SwinTransformer, x: Tensor) -> Run:
-    return eager(model.deploy(), x)
-
-
-def inductor(model: nn.Module, x: Tensor) -> Run:
-    """torch.compile, told that weights stay as they are, which it prepacks then."""
-    compiled = torch.compile(model, dynamic=False, options={"freezing": True})
-    return eager(compiled, x)
-
-
-def aotinductor(model: nn.Module, x: Tensor) -> Run:
-    """A library of machine code made from the exported graph, weights prepacked."""
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-        package = torch._inductor.aoti_compile_and_package(
-            torch.export.export(model, (x,)),
-            package_path=f"{folder}/model.pt2",
-            inductor_configs={"freezing": True},
-        )
-        return eager(torch._inductor.aoti_load_package(package), x)
-
-
-def openvino(model: nn.Module, x: Tensor) -> Run:
-    import openvino as ov
-
-    with torch.no_grad():
-        graph = ov.convert_model(torch.export.export(model, (x,)))
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    settings["INFERENCE_PRECISION_HINT"] = "f32"  # else it takes bf16 where the processor has it
-    request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
-    images = x.numpy()
-
-    def run() -> np.ndarray:
-        request.infer({0: images}, share_inputs=True, share_outputs=True)
-        return request.get_output_tensor(0).data
-
-    return run
-
-
-def onnxruntime(model: nn.Module, x: Tensor) -> Run:
-    with tempfile.TemporaryDirectory() as folder:
-        return session(onnx(model, x, Path(folder)), x)
-
-
-def onnxruntime_int8(model: nn.Module, x: Tensor) -> Run:
-    """Linear layers in int8: weights per channel, of 7 bits (AVX2 adds pairs up in 16), activations as they come."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "int8.onnx"
-        settings = {"weight_type": QuantType.QInt8, "per_channel": True, "reduce_range": True}
-        constant = {"MatMulConstBOnly": True}  # attention stays in fp32
-        quantize_dynamic(onnx(model, x, Path(folder)), path, **settings, extra_options=constant)
-        return session(path, x)
-
-
-def onnx(model: nn.Module, x: Tensor, folder: Path) -> Path:
-    if hasattr(model, "model"):  # of transformers: its scaled dot-product attention cannot be exported
-        model.model.set_attn_implementation("eager")
-    with torch.no_grad():
-        torch.onnx.export(model, (x,), dynamo=True, verbose=False).save(folder / "fp32.onnx")
-    if hasattr(model, "model"):
-        model.model.set_attn_implementation("sdpa")
-    return folder / "fp32.onnx"
-
-
-def session(path: Path, x: Tensor) -> Run:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # else it takes time from who comes next
-    made = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    images = {made.get_inputs()[0].name: x.numpy()}
-    return lambda: made.run(None, images)[0]
-
-
-BACKENDS = {f.__name__: f for f in (eager, deploy, inductor, aotinductor, openvino, onnxruntime)}
-INT8 = "onnxruntime int8"
-RUNTIMES = ("eager", "deploy", "openvino", "onnxruntime")
+PROCESS = Path(__file__).with_name("backend_process.py")
+MODULES = ("eager", "deploy", "inductor")  # that need no file
+EXPORTED = ("onnxruntime", "openvino")
+OURS_ONLY = ("deploy", "inductor", "aotinductor", "int8")
+PAUSE = 0.05  # seconds before each call, in which the threads of the one before fall asleep
 
 
 class Case(NamedTuple):
-    """A model and a batch at 224 or 256 pixels, and what runs it."""
+    """A model, a batch, an image, and what runs them; ``rounds`` over the number asked for."""
 
     variant: str
     batch: int
     size: tuple[int, int]
-    backends: tuple[str, ...]
+    backends: tuple[str, ...] = EXPORTED
     rounds: float = 1.0
 
 
+LARGE = (768, 1024)
 CASES = (
-    Case("swin_tiny", 1, (224, 224), tuple(BACKENDS)),
-    Case("swin_tiny", 8, (224, 224), RUNTIMES, 0.5),
-    Case("swinv2_tiny_w8", 1, (256, 256), RUNTIMES),
-    Case("swinv2_tiny_w8", 8, (256, 256), RUNTIMES, 0.5),
+    Case("swin_tiny", 1, (224, 224), ("eager", *EXPORTED, "deploy", "inductor", "aotinductor", "int8"), 2),
+    Case("swin_tiny", 8, (224, 224), (*EXPORTED, "int8")),
+    Case("swinv2_tiny_w8", 1, (256, 256), EXPORTED, 2),
+    Case("swinv2_tiny_w8", 8, (256, 256)),
+    Case("swin_tiny", 1, LARGE),
+    Case("swinv2_tiny_w8", 1, LARGE),
+    Case("swin_tiny", 8, LARGE, rounds=0.25),
+    Case("swinv2_tiny_w8", 8, LARGE, rounds=0.25),
 )
 QUICK = (Case("swin_tiny", 1, (224, 224), ("eager", "openvino")),)
 
@@ -148,88 +69,179 @@ def main(rounds: int = 12, out: Path = speed.RESULTS, quick: bool = False) -> No
     """Measures everything.
 
     Args:
-        rounds: of every case; batches of 8 have half.
+        rounds: of every case; some have more or fewer.
         out: where the results go.
-        quick: one small model, to see that it works.
+        quick: one small case, to see that it works.
     """
     warnings.filterwarnings("ignore", category=UserWarning)  # of exporters, about themselves
     result = measure.provenance(COMMAND)
-    result["cases"] = [measured(case, rounds) for case in (QUICK if quick else CASES)]
-    result["accuracy"] = accuracy(1 if quick else 30)
-    result |= {"versions": versions(), "hardware": measure.hardware()}
+    result["cases"] = []
     out.mkdir(parents=True, exist_ok=True)
-    (out / "backends.json").write_text(json.dumps(result, indent=1) + "\n")
-    (out / "backends.md").write_text(backends_report.page(result, measure.about(result)))
+    for case in QUICK if quick else CASES:
+        result["cases"].append(measured(case, rounds))
+        result |= {"versions": versions(), "hardware": measure.hardware()}
+        (out / "backends.json").write_text(json.dumps(result, indent=1) + "\n")
+        (out / "backends.md").write_text(backends_report.page(result, measure.about(result)))
     print(f"written to {out}")
 
 
 def measured(case: Case, rounds: int) -> dict[str, Any]:
-    """Every library in every backend, in turns."""
+    """Every library in every backend of a case."""
     model, x = speed.build(speed.Case(case.variant, case.batch, case.size))
     libraries = {speed.OURS: model} | speed.installed(model, case.size)
     with torch.no_grad():
         expected = model(x)
-    runs: dict[str, Run] = {"products": matrix_products(model, x)}
-    runs["products, prepacked"] = matrix_products(model, x, prepacked=True)
-    rows, failed = {}, {}
-    for backend in case.backends:
-        for library, module in libraries.items():
-            if backend == "deploy" and library != speed.OURS:
-                continue
-            name = f"{library}, {backend}"
-            try:
-                runs[name], rows[name] = built(BACKENDS[backend], module, x, expected)
-            except RuntimeError as error:
-                if library == speed.OURS:
-                    raise
-                failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
-    name = f"{speed.OURS}, {INT8}"
-    runs[name], rows[name] = built(onnxruntime_int8, model, x, expected, tolerance=0.2)
-    seconds = timing.interleaved(runs, max(3, round(rounds * case.rounds)), pause=0.05)
-    for name, times in seconds.items():
-        rows.setdefault(name, {})
-        rows[name] |= {"seconds": times, "products": timing.ratio(times, seconds["products"])._asdict()}
-        print(f"{case.variant}, batch {case.batch}, {name}: {rows[name]['products']['median']:.2f}", flush=True)
+    rows: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "images.npy", x.numpy())
+        for backend in case.backends:
+            chosen = {speed.OURS: model} if backend in OURS_ONLY else libraries
+            runs = {}
+            for library, module in chosen.items():
+                try:
+                    runs[f"{library}, {backend}"] = prepared(library, module, backend, case, x, folder)
+                except Exception as error:  # whatever an exporter raises for a peer is reported
+                    if library == speed.OURS:
+                        raise
+                    failed[f"{library}, {backend}"] = reason(error)
+            rows |= in_turns(runs, case, expected, max(3, round(rounds * case.rounds)), folder, failed)
     return case._asdict() | {"rows": rows, "failed": failed}
 
 
-def built(
-    make: Callable[[nn.Module, Tensor], Run], model: nn.Module, x: Tensor, expected: Tensor, tolerance: float = 2e-5
-) -> tuple[Run, dict[str, float]]:
-    """A backend's function, the seconds until its first answer, and how far that is from the expected one."""
-    start = time.perf_counter()
-    run = make(model.eval(), x)
-    answer = torch.as_tensor(run()).clone()
-    seconds = time.perf_counter() - start
+def prepared(library: str, module: nn.Module, backend: str, case: Case, x: Tensor, folder: Path) -> dict[str, Any]:
+    """What a process needs to know of a graph; files are written here."""
+    begun = time.perf_counter()
+    runs_in = {"int8": "onnxruntime"}.get(backend, backend)
+    spec: dict[str, Any] = {"backend": runs_in, "file": "", "variant": case.variant, "seconds": 0.0}
+    if backend in MODULES and library == speed.OURS:
+        return spec
+    if backend in MODULES:
+        return spec | {"library": library}
+    path = folder / f"{library}.{'pt2' if backend == 'aotinductor' else 'onnx'}"
+    if library == speed.OURS:
+        path = folder / f"{backend}{path.suffix}"
+        kind = "aotinductor" if backend == "aotinductor" else "onnx"
+        swindow.export(module, path, kind, size=case.size, batch=case.batch, int8=backend == "int8")  # type: ignore[arg-type]
+    elif not path.exists():
+        peer_onnx(module, x, path)
+    return spec | {"file": str(path), "seconds": time.perf_counter() - begun}
+
+
+def peer_onnx(module: nn.Module, x: Tensor, path: Path) -> None:
+    """Another library's model as an ONNX file."""
+    inner = getattr(module, "model", None)
+    if inner is not None:  # of transformers: its scaled dot-product attention cannot be exported
+        inner.set_attn_implementation("eager")
+    with torch.no_grad():
+        torch.onnx.export(module, (x,), dynamo=True, verbose=False).save(path)  # type: ignore[union-attr]
+    if inner is not None:
+        inner.set_attn_implementation("sdpa")
+
+
+def in_turns(
+    runs: dict[str, dict[str, Any]],
+    case: Case,
+    expected: Tensor,
+    rounds: int,
+    folder: Path,
+    failed: dict[str, str],
+) -> dict[str, Any]:
+    """Opens the processes of a backend, compares their answers, and calls them in turns with the matrix products."""
+    specs = {"products": {"backend": "products", "file": "", "variant": case.variant, "seconds": 0.0}} | runs
+    processes: dict[str, Process] = {}
+    rows: dict[str, Any] = {}
+    try:
+        for name, spec in specs.items():
+            process = Process(spec, folder)
+            try:
+                rows[name] = {"build_seconds": spec["seconds"] + process.ready()}
+                if name != "products":
+                    rows[name]["error"] = checked(name, process.answer(), expected)
+            except RuntimeError as error:
+                process.close()
+                if name.startswith((speed.OURS, "products")):
+                    raise
+                failed[name] = reason(error)
+                rows.pop(name, None)
+            else:
+                processes[name] = process
+        return timed(processes, rows, case, rounds)
+    finally:
+        for process in processes.values():
+            process.close()
+
+
+def checked(name: str, answer: Tensor, expected: Tensor) -> float:
+    """How far an answer is from the expected one. Raises RuntimeError where that is too far."""
     error = speed.difference(answer, expected)
-    if not error <= tolerance:
-        raise RuntimeError(f"outputs differ by {error:.1e}")
-    print(f"{make.__name__}: built in {seconds:.1f} s, differs by {error:.0e}", flush=True)
-    return run, {"build_seconds": seconds, "error": error}
+    if not error <= (0.2 if name.endswith("int8") else speed.TOLERANCE):
+        raise RuntimeError(f"{name}: outputs differ by {error:.1e}")
+    return error
 
 
-def accuracy(epochs: int) -> dict[str, Any]:
-    """A model trained on the digits, as `make demo` does: how many of those held out it recognises, fp32 and int8."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = train("digits", TrainConfig(epochs=epochs, out=Path(folder) / "run", device="cpu"))
-        model = swindow.load(run.out)
-    held_out, how = digits().held_out, preprocessing(model.card, channels=1)
-    x = torch.stack([prepare(held_out[i].media.decode(), how) for i in range(len(held_out))])
-    truth = torch.from_numpy(held_out.labels())
-    found = {name: torch.as_tensor(make(model, x)()).argmax(-1) for name, make in TRAINED.items()}
-    return {
-        "images": len(truth),
-        "right": {name: int((classes == truth).sum()) for name, classes in found.items()},
-        "same_as_eager": {name: int((classes == found["eager"]).sum()) for name, classes in found.items()},
-    }
+def timed(processes: dict[str, Process], rows: dict[str, Any], case: Case, rounds: int) -> dict[str, Any]:
+    """Calls the processes of a backend in turns; returns their rows with the times."""
+    seconds: dict[str, list[float]] = {name: [] for name in processes}
+    for _ in range(rounds):
+        for name, process in processes.items():
+            time.sleep(PAUSE)
+            seconds[name].append(process.call())
+    for name in processes:
+        rows[name] |= {"seconds": seconds[name], "products": timing.ratio(seconds[name], seconds["products"])._asdict()}
+        print(f"{case.variant}, batch {case.batch}, {name}: {rows[name]['products']['median']:.2f}", flush=True)
+    backend = next(name for name in rows if name != "products").split(", ")[1]
+    return {f"products, beside {backend}" if name == "products" else name: row for name, row in rows.items()}
 
 
-TRAINED = {"eager": eager, "onnxruntime": onnxruntime, INT8: onnxruntime_int8}
+class Process:
+    """A graph in a process of its own."""
+
+    def __init__(self, spec: dict[str, Any], folder: Path) -> None:
+        self.file = Path(tempfile.mkdtemp(dir=folder)) / "answer.npy"
+        spec = spec | {"images": str(folder / "images.npy"), "answer": str(self.file)}
+        spec["threads"] = torch.get_num_threads()
+        command = [sys.executable, str(PROCESS), json.dumps(spec)]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ready(self) -> float:
+        """Waits; returns the seconds that loading and the first answer took."""
+        return self._line()
+
+    def answer(self) -> Tensor:
+        """Its first answer."""
+        return torch.from_numpy(np.load(self.file))
+
+    def call(self) -> float:
+        """Calls it once; returns the seconds."""
+        assert self.child.stdin is not None
+        self.child.stdin.write("go\n")
+        self.child.stdin.flush()
+        return self._line()
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self.child.stdin is not None
+        self.child.stdin.close()
+        self.child.wait()
+
+    def _line(self) -> float:
+        assert self.child.stdout is not None
+        line = self.child.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a process ended with status {self.child.wait()}")
+        return float(line)
+
+
+def reason(error: Exception) -> str:
+    """Why a peer was not run, in one line."""
+    text = str(error).strip() or "no message"
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
 
 
 def versions() -> dict[str, str]:
-    from importlib import metadata
-
+    """Of the libraries that ran."""
     return speed.versions() | {name: metadata.version(name) for name in ("openvino", "onnxruntime", "onnxscript")}
 
 
