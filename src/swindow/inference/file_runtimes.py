@@ -141,7 +141,9 @@ def open_file(
     readers = READERS[kind]
     place = "cpu" if device in (None, "auto") else str(device)
     if runtime == "auto":
-        runtime = "onnxruntime" if kind == "onnx" and place.startswith("cuda") else _fastest(readers)
+        # OpenVINO is slower with our int8 files, and answers otherwise (benchmarks/results/int8.md).
+        first = kind == "onnx" and (place.startswith("cuda") or found.about.int8 is not None)
+        runtime = "onnxruntime" if first else _fastest(readers)
     if runtime not in readers:
         raise ConfigError(f"runtime: got {runtime!r} for {path.name}, expected one of auto, {', '.join(readers)}")
     if threads is not None and threads < 1:
