@@ -7,10 +7,10 @@ BIN := .venv/bin
 demo: .venv/installed-demo       ## train, evaluate, predict and explain on real handwritten digits (5 minutes)
 	$(BIN)/python examples/demo.py
 
-test: .venv/installed-dev        ## every test that is not marked slow (under 10 minutes on 2 cores)
+test: .venv/installed-dev        ## every test that is not marked slow (about 12 minutes on 2 cores; the aim is 10)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-slow: .venv/installed-dev   ## the tests marked slow: long compiles, open exports, kills, browsers (under 25 minutes)
+test-slow: .venv/installed-dev   ## the tests marked slow: long compiles, open exports, kills, browsers (the aim is under 25 minutes)
 	$(BIN)/python -m pytest -n 2 -m slow
 
 check: .venv/installed-dev       ## format, lint, types, imports

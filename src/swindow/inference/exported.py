@@ -129,10 +129,10 @@ def _zip_names(path: Path) -> list[str]:
 
 
 def _onnx_texts(path: Path) -> dict[str, str]:
-    onnx = require("onnx")
+    onnx, protobuf = require("onnx"), require("google.protobuf.message", "protobuf")
     try:
         proto = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf has errors of its own, which onnx does not name
+    except (protobuf.DecodeError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: broken, or no ONNX file ({short(error)})") from error
     return {entry.key: entry.value for entry in proto.metadata_props}
 

@@ -183,12 +183,18 @@ def _onnxruntime(path: Path, about: ExportInfo, device: str, precision: str, thr
     provider = (provider, {"device_id": number}) if number else provider
     try:
         session = ort.InferenceSession(path, options, providers=[provider])
-    except Exception as error:  # its errors have no common class
+    except _errors(ort) as error:
         raise CheckpointError(f"{path}: ONNX Runtime cannot load it ({short(error)})") from error
     if session.get_providers()[0] != f"{kind.upper()}ExecutionProvider":
         raise ConfigError(f"device: got {device!r}, which ONNX Runtime cannot use here ({session.get_providers()[0]})")
     name = session.get_inputs()[0].name
     return lambda batch: session.run(None, {name: batch})
+
+
+def _errors(ort: Any) -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: classes of its own, which have no common one."""
+    own = vars(ort.capi.onnxruntime_pybind11_state).values()
+    return (*(kind for kind in own if isinstance(kind, type) and issubclass(kind, Exception)), RuntimeError, ValueError)
 
 
 def _openvino(path: Path, about: ExportInfo, device: str, precision: str, threads: int) -> Run:
@@ -240,7 +246,7 @@ def _torch(path: Path, about: ExportInfo, device: str, precision: str, threads: 
 def _aotinductor(path: Path, about: ExportInfo, device: str, precision: str, threads: int) -> Run:
     try:
         library = torch._inductor.aoti_load_package(path)
-    except Exception as error:
+    except (RuntimeError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: its library cannot be loaded here ({short(error)}); export it here") from error
     return _module(library, device)
 
