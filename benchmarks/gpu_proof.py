@@ -6,7 +6,7 @@ import concurrent.futures
 import copy
 import math
 import multiprocessing
-import os
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ NAMES = ("out", "d_tokens", "d_weight", "d_qkv_bias", "d_bias", "d_scale")
 def prove(name: str, dtype: str, similarity: str, device: str) -> dict[str, Any]:
     """Errors of the kernel and of ``reference`` in the same precision, against ``reference`` in float64."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    seed = int.from_bytes(os.urandom(3), "big")
+    seed = zlib.crc32(f"{name}, {dtype}, {similarity}".encode())  # the same numbers in every run
     torch.manual_seed(seed)
     grid, window, shifted, rule, heads, d, batch = PROOF[name]
     g = windows.resolve(grid, window, tuple(w // 2 if shifted else 0 for w in window), rule)
