@@ -15,6 +15,7 @@ from ..card import ModelCard
 from ..config import SwinConfig
 from ..errors import ConfigError
 from ..inference.exported import LARGEST, LARGEST_PHOTO, MOST_IMAGES, SMALLEST, SMALLEST_PHOTO, ExportInfo
+from .blocks import rewrite
 from .outputs import Outputs, Photos
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -34,9 +35,21 @@ class Inputs(NamedTuple):
     shapes: Any
 
 
-def module_of(model: nn.Module, about: ExportInfo, card: ModelCard, precision: str) -> nn.Module:
-    """Returns the module that is exported: a copy of the model in evaluation mode on the CPU, with its outputs."""
+def module_of(
+    model: nn.Module, about: ExportInfo, card: ModelCard, precision: str, rewritten: bool = False
+) -> nn.Module:
+    """Returns the module that is exported: a copy of the model in evaluation mode on the CPU, with its outputs.
+
+    Args:
+        model: the model.
+        about: what the file is to be.
+        card: the model's card.
+        precision: of weights and activations; see ``TYPES``.
+        rewritten: whether blocks are in the form of ``blocks``, for other runtimes than PyTorch.
+    """
     twin = copy.deepcopy(model).eval().requires_grad_(False).to("cpu", TYPES[precision])
+    if rewritten:
+        rewrite(twin)
     module: nn.Module = Outputs(twin, about.what, card.task == "multilabel")
     if about.photos:
         assert card.preprocess is not None

@@ -195,7 +195,7 @@ def _write(
     inputs, texts = inputs_of(about), entries(card, about)
     step("capturing the model" + (", with sizes kept open" if about.size is None else ""))
     precision = "fp32" if kind == "openvino" else about.precision  # OpenVINO stores and computes halves by itself
-    program = capture(module_of(model, about, card, precision), inputs)
+    program = capture(module_of(model, about, card, precision, kind in ("onnx", "openvino")), inputs)
     if kind in ("torch", "aotinductor"):
         step("writing it" if kind == "torch" else "compiling it for this processor")
         (write.torch_program if kind == "torch" else write.aotinductor)(program, path, texts)

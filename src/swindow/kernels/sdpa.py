@@ -43,9 +43,6 @@ def attend(
 def _by_head(x: Tensor, n: int, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values (B*nW, h, N, d) of projected tokens (B, nW*N, 3hd), in windows of n."""
     dim = x.shape[-1] // 3
-    if _is_exporting():
-        q, k, v = x.reshape(-1, n, 3, heads, dim // heads).permute(2, 0, 3, 1, 4).unbind()  # in a runtime: one copy
-        return q, k, v
     q, k, v = (t.reshape(-1, n, heads, dim // heads).transpose(1, 2) for t in x.chunk(3, -1))
     return q, k, v
 
