@@ -28,7 +28,7 @@ def main() -> None:
     seconds = time.perf_counter() - begun
     if answer is not None:
         np.save(spec["answer"], np.asarray(answer))
-    for _ in range(2):
+    for _ in range(1 if seconds > 5 else 2):
         run()
     print(seconds, flush=True)
     for _ in sys.stdin:

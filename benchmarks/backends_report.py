@@ -46,6 +46,9 @@ def table(case: dict[str, Any]) -> list[str]:
         lines.append(f"| {backend} | {' | '.join(shown)} | {cells[0]['build_seconds']:.1f} |")
     base = [statistics.median(row["seconds"]) for row in products.values()]
     lines += ["", f"The matrix products took {min(base):.3f} to {max(base):.3f} s, {len(cell_seconds(rows))} rounds."]
+    lines += [f"Measured {case['date'][:10]} at commit {case['commit'][:10]}."]
+    if case["peers"]:
+        lines += [f"Of the others only {', '.join(case['peers'])}: memory does not hold more graphs."]
     lines += [f"Not run: {name} ({reason})." for name, reason in case["failed"].items()]
     return lines
 

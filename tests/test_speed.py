@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -85,7 +86,19 @@ def test_backends_run_in_processes_and_are_compared(backends):
         assert len(row["seconds"]) == 3
         assert row["error"] <= (0.2 if name.endswith("int8") else 2e-5)
     assert found["rows"]["swindow, int8"]["error"] > 1e-4  # it is in int8
-    assert "| int8 |" in "\n".join(importlib.import_module("backends_report").table(found))
+    assert "| int8 |" in "\n".join(importlib.import_module("backends_report").table(found | {"date": "", "commit": ""}))
+
+
+def test_results_of_other_cases_stay(backends, tmp_path, monkeypatch):
+    row = {"seconds": [1.0], "build_seconds": 1.0, "products": {"median": 1.0, "low": 1.0, "high": 1.0}}
+    rows = {"products, beside openvino": row, "swindow, openvino": row}
+    monkeypatch.setattr(backends, "measured", lambda case, rounds: case._asdict() | {"rows": rows, "failed": {}})
+    monkeypatch.setattr(backends, "versions", lambda: backends.speed.versions())
+    for chosen in (2, 1, 2):
+        backends.main(out=tmp_path, cases=(chosen,))
+    found = json.loads((tmp_path / "backends.json").read_text())["cases"]
+    assert [case["variant"] for case in found] == ["swin_tiny", "swinv2_tiny_w8"]
+    assert (tmp_path / "backends.md").read_text().count("Measured 2") == 2
 
 
 @pytest.mark.slow
@@ -108,7 +121,8 @@ def test_the_page_on_backends_says_what_ran_and_what_did_not(backends):
     rows = {"products, beside eager": row(1, 0), "swindow, eager": row(1.5, 0.1), "timm, eager": row(1.75, 0.1)}
     rows |= {"swindow, openvino": row(1.25, 20.0)}
     case = {"variant": "swin_tiny", "batch": 1, "size": (768, 1024), "rows": rows}
-    case["failed"] = {"timm, openvino": "RuntimeError: no"}
+    case |= {"failed": {"timm, openvino": "RuntimeError: no"}, "peers": ("timm",)}
+    case |= {"date": "2026-01-02T03:04", "commit": "0123456789abc"}
     page = backends_report.page({"cases": [case], "versions": {"openvino": "1"}}, "- about")
     for line in (
         "## swin_tiny, batch 1, 1024x768 pixels",
@@ -116,6 +130,8 @@ def test_the_page_on_backends_says_what_ran_and_what_did_not(backends):
         "| eager | 1.50 (1.50 to 1.50) | 1.75 (1.75 to 1.75) | 1.00 (1.00 to 1.00) | 0.1 |",
         "| openvino | 1.25 (1.25 to 1.25) |  |  | 20.0 |",
         "Not run: timm, openvino (RuntimeError: no).",
+        "Measured 2026-01-02 at commit 0123456789.",
+        "Of the others only timm: memory does not hold more graphs.",
         "- with: openvino 1",
     ):
         assert line in page.splitlines()
