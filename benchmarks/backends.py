@@ -3,8 +3,8 @@
     make bench-backends        or        python benchmarks/backends.py [--cases 0 1 ...] [--rounds 12] [--out DIR]
 
 Writes backends.json and backends.md to benchmarks/results/. Takes more than an hour on two cores; nothing else should
-run meanwhile. With some of the cases, the results of the others stay. A peer that a backend cannot take is named with
-the reason.
+run meanwhile. With some of the cases, the results of the others stay, if they are of the same versions and hardware. A
+peer that a backend cannot take is named with the reason.
 
 The same backend gets the same weights from every library, in fp32 but for int8, and outputs are compared. Every graph
 is in a process of its own; those of one backend take turns with the bare matrix products, and all others are not there.
@@ -89,12 +89,14 @@ def main(
     result = measure.provenance(COMMAND)
     out.mkdir(parents=True, exist_ok=True)
     file = out / "backends.json"
-    kept = json.loads(file.read_text())["cases"] if file.exists() and not quick else []
+    here = {"versions": versions(), "hardware": measure.hardware()}
+    before = json.loads(file.read_text()) if file.exists() and not quick else {}
+    kept = before["cases"] if all(before.get(name) == value for name, value in here.items()) else []
     found = {Case(*(_tuple(old[field]) for field in Case._fields)).key: old for old in kept}
     for case in QUICK if quick else [CASES[i] for i in cases]:
         found[case.key] = measured(case, rounds) | {"commit": result["commit"], "date": result["date"]}
         result["cases"] = [found[case.key] for case in (QUICK if quick else CASES) if case.key in found]
-        result |= {"versions": versions(), "hardware": measure.hardware()}
+        result |= here
         file.write_text(json.dumps(result, indent=1) + "\n")
         (out / "backends.md").write_text(backends_report.page(result, measure.about(result)))
     print(f"written to {out}")

@@ -36,7 +36,8 @@ def table(case: dict[str, Any]) -> list[str]:
     present = [name for name in LIBRARIES if any(row.startswith(f"{name}, ") for row in rows)]
     backends = list(dict.fromkeys(name.split(", ")[1] for name in rows if name not in products))
     size = "x".join(map(str, reversed(case["size"])))
-    lines = [f"## {case['variant']}, batch {case['batch']}, {size} pixels", ""]
+    only = f", {backends[0]}" if len(case["backends"]) == 1 else ""
+    lines = [f"## {case['variant']}, batch {case['batch']}, {size} pixels{only}", ""]
     columns = (*present, "swindow over the fastest other", "seconds until swindow's first answer")
     lines += [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for backend in backends:
@@ -46,7 +47,7 @@ def table(case: dict[str, Any]) -> list[str]:
         lines.append(f"| {backend} | {' | '.join(shown)} | {cells[0]['build_seconds']:.1f} |")
     base = [statistics.median(row["seconds"]) for row in products.values()]
     lines += ["", f"The matrix products took {min(base):.3f} to {max(base):.3f} s, {len(cell_seconds(rows))} rounds."]
-    lines += [f"Measured {case['date'][:10]} at commit {case['commit'][:10]}."]
+    lines += [f"Measured {case['date'][:10]} at commit {case['commit'][:10]}{case['commit'][40:]}."]
     if case["peers"]:
         lines += [f"Of the others only {', '.join(case['peers'])}: memory does not hold more graphs."]
     lines += [f"Not run: {name} ({reason})." for name, reason in case["failed"].items()]

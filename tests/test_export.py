@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import json
+import logging
 import os
 import pickle
 import sys
@@ -21,7 +21,7 @@ from helpers.definition import V2, difference, randomise
 from swindow import CheckpointError, ConfigError, InputError, OutputError, Preprocess, SwinConfig, SwinTransformer
 from swindow.card import ModelCard
 from swindow.data import digits
-from swindow.deployment import quantize, write
+from swindow.deployment import quantize, verify, write
 from swindow.inference.exported import describe, entries
 from swindow.inference.file_runtimes import open_file
 
@@ -340,8 +340,30 @@ def int8_model(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("static", [False, True])
-def test_int8(static, tmp_path):
+def test_int8_by_nncf(static, tmp_path, capsys):
+    pytest.importorskip("nncf")
     model, images = int8_model(tmp_path)
+    whole = swindow.export(model, tmp_path / "whole.xml")
+    done = swindow.export(model, tmp_path / "int8.xml", int8=True, static=static, images=images, agreement=0.8)
+    assert done.about.int8 == ("static" if static else "weights")
+    assert done.bytes < 0.8 * whole.bytes
+    assert done.agreement.images == len(images)
+    assert describe(done.path)[1].card == model.card
+    assert swindow.predict(done.path, CAT)[0].classes[0] == "cat"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_int8_of_openvino_needs_nncf(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(ConfigError, match=r"writes \.xml files in 8 bits, is not installed; try pip install nncf"):
+        swindow.export(model, tmp_path / "model.xml", int8=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("static", [False, True])
+def test_int8(static, tmp_path, caplog):
+    model, images = int8_model(tmp_path)
+    handlers = list(logging.getLogger().handlers)
     whole = swindow.export(model, tmp_path / "whole.onnx")
     done = swindow.export(model, tmp_path / "int8.onnx", int8=True, static=static, images=images, agreement=0.8)
     assert done.about.int8 == ("static" if static else "dynamic")
@@ -353,12 +375,14 @@ def test_int8(static, tmp_path):
     kinds = {node.op_type for node in proto.graph.node}
     assert kinds & {"MatMulInteger", "DynamicQuantizeLinear", "QuantizeLinear"}
     assert swindow.predict(done.path, CAT)[0].classes[0] == "cat"
+    assert "pre-processing" not in caplog.text  # ONNX Runtime's advice to those who call it
+    assert logging.getLogger().handlers == handlers
 
 
 @pytest.mark.slow
 def test_int8_that_answers_otherwise_is_refused(tmp_path, monkeypatch):
     model, images = int8_model(tmp_path)
-    monkeypatch.setattr("swindow.deployment.verify.INT8", 10.0)
+    monkeypatch.setitem(verify.INT8, "dynamic", 10.0)
     plain = quantize.dynamic
 
     def broken(source, path, texts):
@@ -424,7 +448,7 @@ def test_open_graphs_are_of_standard_operators_too(kind, tmp_path):
         ({"batch": 0}, "batch: got 0, expected at least 1"),
         ({"size": 24, "open_size": True}, "got a size and open_size"),
         ({"half": True, "bf16": True}, "got half and bf16"),
-        ({"int8": True}, "expected a name that ends in .onnx"),
+        ({"int8": True}, "expected a name that ends in .onnx or .xml"),
         ({"path": "m.onnx", "int8": True, "half": True}, "got int8 and half"),
         ({"path": "m.onnx", "bf16": True}, "try half"),
         ({"path": "m.onnx", "int8": True, "static": True}, "static: expected images"),
@@ -624,19 +648,25 @@ def test_a_compiled_library_needs_trust(tmp_path, run):
     assert json.loads(out)[0]["predictions"][0]["class"] == swindow.predict(model, CAT)[0].classes[0]
 
 
-def test_a_full_disk_leaves_what_was_there(model, tmp_path, monkeypatch):
-    path = tmp_path / "model.pt2"
+@pytest.mark.parametrize(("suffix", "writer"), [(".onnx", "onnx"), (".xml", "openvino"), (".pt2", "torch_program")])
+def test_a_full_disk_leaves_what_was_there(model, tmp_path, monkeypatch, suffix, writer):
+    resource = pytest.importorskip("resource")
+    path, write_file = tmp_path / f"model{suffix}", getattr(write, writer)
     path.write_text("before")
 
-    def full(program, path, texts):
-        Path(path).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def limited(*arguments):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # bytes; writing more fails as on a full disk
+        try:
+            write_file(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    monkeypatch.setattr(write, "torch_program", full)
-    with pytest.raises(OutputError, match=r"could not write .*model\.pt2: No space left on device"):
+    monkeypatch.setattr(write, writer, limited)
+    with pytest.raises(OutputError, match=rf"could not write .*model\{suffix}"):
         swindow.export(model, path)
     assert path.read_text() == "before"
-    assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_file_of_weights_that_is_not_its_own_is_not_replaced(model, tmp_path):

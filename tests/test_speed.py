@@ -122,7 +122,11 @@ def test_the_page_on_backends_says_what_ran_and_what_did_not(backends):
     rows |= {"swindow, openvino": row(1.25, 20.0)}
     case = {"variant": "swin_tiny", "batch": 1, "size": (768, 1024), "rows": rows}
     case |= {"failed": {"timm, openvino": "RuntimeError: no"}, "peers": ("timm",)}
-    case |= {"date": "2026-01-02T03:04", "commit": "0123456789abc"}
+    case |= {
+        "date": "2026-01-02T03:04",
+        "commit": 4 * "0123456789" + " with changes",
+        "backends": ("eager", "openvino"),
+    }
     page = backends_report.page({"cases": [case], "versions": {"openvino": "1"}}, "- about")
     for line in (
         "## swin_tiny, batch 1, 1024x768 pixels",
@@ -130,7 +134,7 @@ def test_the_page_on_backends_says_what_ran_and_what_did_not(backends):
         "| eager | 1.50 (1.50 to 1.50) | 1.75 (1.75 to 1.75) | 1.00 (1.00 to 1.00) | 0.1 |",
         "| openvino | 1.25 (1.25 to 1.25) |  |  | 20.0 |",
         "Not run: timm, openvino (RuntimeError: no).",
-        "Measured 2026-01-02 at commit 0123456789.",
+        "Measured 2026-01-02 at commit 0123456789 with changes.",
         "Of the others only timm: memory does not hold more graphs.",
         "- with: openvino 1",
     ):

@@ -58,7 +58,7 @@ def export(
         open_batch: take any number of images at a time instead.
         half: weights and activations in fp16; inputs and outputs stay in fp32.
         bf16: the same in bfloat16 (.pt2 only).
-        int8: linear layers in 8 bits (.onnx only); activations are quantised as they come.
+        int8: linear layers in 8 bits; activations are quantised as they come (.onnx), or not at all (.xml, by NNCF).
         images: image files, or folders of them, by which an int8 file is checked; at most 256 are used.
         static: with --int8 and --images, quantise activations by the ranges met on these images.
         agreement: with --int8 and --images, the share of images on which the file has to name the same class as the

@@ -10,12 +10,15 @@ from .. import windows
 from ..kernels.plan import plan
 from ..models.attention import ScaledCosine, WindowAttention
 from ..models.block import SwinBlock
+from ..models.deployed import is_built_here
 from ..precision import wide
 from ..windows import Geometry
 
 
 class ExportedBlock(nn.Module):
     """A SwinBlock whose tokens stand on one axis, (B, H*W, C), so that runtimes fuse what follows a LayerNorm.
+
+    It runs inside torch.export only.
 
     Args:
         block: the block it does the work of.
@@ -34,14 +37,14 @@ class ExportedBlock(nn.Module):
         x = x.flatten(1, -2)
         x = x + self.normed(self.norm1, lambda y: self.attn(y, g), x)
         x = x + self.normed(self.norm2, self.mlp, x)
-        return self.norm3(x).unflatten(1, grid)
+        return self.norm3(x.unflatten(1, grid))
 
 
 class ExportedAttention(nn.Module):
     """Window attention as plain products, with a linear layer each for queries, keys and values.
 
-    One layer for the three would have to be taken apart, which is a copy. Products of four axes with transposed keys
-    are fused with the softmax between them.
+    The result of one layer for the three would have to be split, which is a copy. Products of four axes are fused with
+    the softmax between them. It runs inside torch.export only.
 
     Args:
         attn: the attention it does the work of.
@@ -65,36 +68,42 @@ class ExportedAttention(nn.Module):
         layers = (self.q, self.k, self.v)
         q, k, v = (f(x).reshape(-1, n, self.heads, f.out_features // self.heads).transpose(1, 2) for f in layers)
         q, k = self._similarity(q, k)  # (B*nW, h, N, d)
-        (group,) = order.groups  # of all windows
+        (group,) = order.groups  # one for all windows, while a graph is captured
+        bias = (bias if group.mask is None else bias + group.mask[:, None]).to(q.dtype)  # (h, N, N), (nW, h, N, N)
         if group.mask is not None:
-            bias = bias + group.mask[:, None]  # (nW, h, N, N)
-            bias = bias.repeat(q.shape[0] // bias.shape[0], 1, 1, 1)  # a fifth axis would keep products apart
-        x = (q @ k.transpose(-2, -1) + bias.to(q.dtype)).softmax(-1) @ v  # (B*nW, h, N, d)
-        x = x.transpose(1, 2).reshape(y.shape[0], -1, self.proj.in_features)  # (B, nW*N, hd)
+            bias = bias.repeat(q.shape[0] // bias.shape[0], 1, 1, 1)  # with a fifth axis products would not be fused
+        x = (q @ k.transpose(-2, -1) + bias).softmax(-1) @ v  # (B*nW, h, N, d)
+        x = x.transpose(1, 2).reshape(y.shape[0], -1, self.v.out_features)  # (B, nW*N, hd)
         return self.proj(x.index_select(1, order.scatter))
 
     def _similarity(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """What ``similarity`` gives; vectors are divided by a norm, for which runtimes have an operation."""
         if not isinstance(self.similarity, ScaledCosine):
             return self.similarity(q, k)
-        smallest = ScaledCosine.SMALLEST**0.5
-        lengths = [torch.linalg.vector_norm(wide(t), dim=-1, keepdim=True).clamp(min=smallest) for t in (q, k)]
-        unit = [wide(t) / length for t, length in zip((q, k), lengths)]
-        return (unit[0] * self.similarity.scale()).to(q.dtype), unit[1].to(k.dtype)
+        return (_unit(wide(q)) * self.similarity.scale()).to(q.dtype), _unit(wide(k)).to(k.dtype)
 
 
 def rewrite(model: nn.Module) -> None:
-    """Puts an ``ExportedBlock`` in the place of every block of a model in evaluation mode."""
+    """Puts an ``ExportedBlock`` in the place of every block of a model in evaluation mode.
+
+    Blocks that somebody changed (adapted layers, hooks, a kernel of their own) stay.
+    """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, SwinBlock):
+            if is_built_here(child) and child.kernel.attention is None:
                 setattr(parent, name, ExportedBlock(child))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Vectors of length 1."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / length.clamp(min=ScaledCosine.SMALLEST**0.5)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """A linear layer of the weight (out, in) and the bias (out,)."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, weight.device, weight.dtype)
-    layer.weight.data.copy_(weight)
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, "meta")
+    layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
     if bias is not None:
-        layer.bias.data.copy_(bias)
-    return layer.requires_grad_(False)
+        layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return layer

@@ -45,7 +45,7 @@ def module_of(
         about: what the file is to be.
         card: the model's card.
         precision: of weights and activations; see ``TYPES``.
-        rewritten: whether blocks are in the form of ``blocks``, for other runtimes than PyTorch.
+        rewritten: whether blocks are put into the form of ``ExportedBlock``, for other runtimes than PyTorch.
     """
     twin = copy.deepcopy(model).eval().requires_grad_(False).to("cpu", TYPES[precision])
     if rewritten:

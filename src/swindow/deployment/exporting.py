@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 import shutil
@@ -105,7 +106,8 @@ def export(
         open_batch: any number of images at a time instead.
         half: weights and activations in fp16; inputs and outputs stay in fp32.
         bf16: the same in bfloat16, whose numbers reach as far as those of fp32 and have fewer digits.
-        int8: linear layers in 8 bits (ONNX only); activations are quantised as they come.
+        int8: linear layers in 8 bits. In .onnx files activations are quantised as they come; in .xml files only weights
+            are in 8 bits, by NNCF.
         images: for int8: image files, or a folder of them, at most 256 of which are used. The file is refused where it
             names the class that the model names on too few of them.
         static: with int8 and images: activations are quantised by the ranges met on these images instead.
@@ -153,7 +155,7 @@ def export(
         step(f"comparing it with the model in {VERIFIED_IN[kind]}")
         twin = _on_cpu(evaluation_twin(source))
         trials = verify(temporary, VERIFIED_IN[kind], twin, about, card)
-        agreed = _agreed(temporary, twin, samples, agreement) if about.int8 and samples else None
+        agreed = _agreed(temporary, VERIFIED_IN[kind], twin, samples, agreement) if about.int8 and samples else None
         size_on_disk = sum(file.stat().st_size for file in folder.iterdir())
     return Exported(path, kind, about, tuple(trials), agreed, size_on_disk, time.perf_counter() - start)
 
@@ -192,6 +194,8 @@ def _write(
     if kind in ("onnx", "openvino"):
         for needed in ("onnx", "onnxscript", VERIFIED_IN[kind]):
             require(needed)
+        if kind == "openvino" and about.int8 is not None:
+            quantize.require_nncf()
     inputs, texts = inputs_of(about), entries(card, about)
     step("capturing the model" + (", with sizes kept open" if about.size is None else ""))
     precision = "fp32" if kind == "openvino" else about.precision  # OpenVINO stores and computes halves by itself
@@ -204,26 +208,29 @@ def _write(
     last = kind == "onnx" and about.int8 is None
     graph = path if last else path.with_name("fp32.onnx")
     outputs = [f"map{i}" for i in range(len(model.config.out_stages))] if about.what == "pyramid" else [about.what]
-    write.onnx(program, graph, texts, inputs.name, outputs)
+    write.onnx(program, graph, texts if last else quantize.SOURCE, inputs.name, outputs)
     if last:
         return
     if kind == "openvino":
-        step("translating it to OpenVINO")
-        write.openvino(graph, path, texts, about.precision != "fp32")
+        change = None
+        if about.int8 is not None:
+            change = functools.partial(quantize.for_openvino, batches=_calibration(samples, about))
+        step("translating it to OpenVINO" + ("" if change is None else f", in 8 bits ({about.int8})"))
+        write.openvino(graph, path, texts, about.precision != "fp32", change)
     else:
-        step(f"quantising its linear layers to 8 bits, {about.int8}")
+        step(f"quantising its linear layers to 8 bits ({about.int8})")
         if about.int8 == "dynamic":
             quantize.dynamic(graph, path, texts)
         else:
-            quantize.static(
-                graph, path, texts, inputs.name, _batches([image for _, image in samples], about.batch or 1)
-            )
+            quantize.static(graph, path, texts, inputs.name, _calibration(samples, about))
     graph.unlink()
 
 
-def _batches(samples: Sequence[Tensor], size: int) -> list[np.ndarray]:
-    """Whole batches of prepared images; the first images again where they do not fill the last."""
-    endless = itertools.cycle(samples)
+def _calibration(samples: Sequence[Sample], about: ExportInfo) -> list[np.ndarray]:
+    """Whole batches of prepared images; the first images again where they do not fill the last. None unless static."""
+    if about.int8 != "static":
+        return []
+    size, endless = about.batch or 1, itertools.cycle(image for _, image in samples)
     return [torch.stack(list(itertools.islice(endless, size))).numpy() for _ in range(-(-len(samples) // size))]
 
 
@@ -250,10 +257,10 @@ def _sample(path: str | Path, how: Preprocess, photo: bool) -> Sample:
     return torch.from_numpy(np.array(image, np.uint8).reshape(image.height, image.width, -1)), prepared
 
 
-def _agreed(path: Path, model: SwinTransformer, samples: Sequence[Sample], least: float) -> Agreement:
+def _agreed(path: Path, runtime: str, model: SwinTransformer, samples: Sequence[Sample], least: float) -> Agreement:
     """On how many images an int8 file names the same class. Raises OutputError where they are too few."""
-    runtime, _ = open_file(path, "onnxruntime")
-    found = compare_answers(runtime, model, samples)
+    opened, _ = open_file(path, runtime)
+    found = compare_answers(opened, model, samples)
     if found.share < least:
         raise OutputError(
             f"{path.name}: in int8 it names the class that the model names on {found.same} of {found.images} images, "

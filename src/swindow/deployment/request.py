@@ -59,7 +59,7 @@ class Request:
             batch=None if self.open_batch else self.batch,
             photos=self.with_preprocessing,
             precision="fp16" if self.half else "bf16" if self.bf16 else "fp32",
-            int8=None if not self.int8 else "static" if self.static else "dynamic",
+            int8=None if not self.int8 else "static" if self.static else "dynamic" if kind == "onnx" else "weights",
             config=model.config,
             version=metadata.version("swindow"),
         )
@@ -79,9 +79,9 @@ class Request:
         if self.half and self.bf16:
             raise ConfigError("export: got half and bf16, expected one of them")
         if self.int8 and (self.half or self.bf16):
-            raise ConfigError("export: got int8 and half, expected one of them")
-        if self.int8 and kind != "onnx":
-            raise ConfigError("int8: expected a name that ends in .onnx, which OpenVINO reads too")
+            raise ConfigError("export: got int8 and half or bf16, expected one of them")
+        if self.int8 and kind not in ("onnx", "openvino"):
+            raise ConfigError("int8: expected a name that ends in .onnx or .xml")
         if self.static and not self.int8:
             raise ConfigError("static: expected int8 and images, by which the ranges are found")
         if not 0 <= self.agreement <= 1:

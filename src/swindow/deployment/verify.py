@@ -21,8 +21,8 @@ from .capture import trial_sizes
 from .outputs import Outputs
 
 # Largest difference allowed, over the largest output.
-FP32, PROBABILITIES, PREPARED, INT8 = 2e-5, 1e-4, 1e-2, 0.3
-STATIC = 10.0  # noise lies outside the ranges met on images, on which the answers are compared
+FP32, PROBABILITIES, PREPARED = 2e-5, 1e-4, 1e-2
+INT8 = {"weights": 0.1, "dynamic": 0.3, "static": 10.0}  # noise lies outside the ranges met on images
 HALF = {"fp16": 2e-2, "bf16": 1e-1}
 PHOTOS = ((120, 160), (333, 217), (20, 31))  # height and width
 
@@ -126,8 +126,8 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 def _limit(about: ExportInfo) -> float:
     limits = [FP32, HALF.get(about.precision, 0.0)]
-    limits += [INT8] * (about.int8 == "dynamic") + [STATIC] * (about.int8 == "static") + [PREPARED] * about.photos
-    limits += [PROBABILITIES] * (about.what == "probabilities")
+    limits += [INT8.get(about.int8 or "", 0.0), PREPARED * about.photos]
+    limits += [PROBABILITIES * (about.what == "probabilities")]
     return max(limits)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,22 @@ def onnx(program: ExportedProgram, path: Path, texts: Mapping[str, str], inputs:
     made.save(path)
 
 
-def openvino(source: Path, path: Path, texts: Mapping[str, str], half: bool) -> None:
-    """Writes an OpenVINO file, .xml with .bin beside it, from an ONNX file."""
+def openvino(
+    source: Path, path: Path, texts: Mapping[str, str], half: bool, change: Callable[[Any], Any] | None = None
+) -> None:
+    """Writes an OpenVINO file, .xml with .bin beside it, from an ONNX file.
+
+    Args:
+        source: an ONNX file in fp32.
+        path: what to write.
+        texts: its description.
+        half: whether weights are stored in fp16.
+        change: makes another of OpenVINO's model before it is written, as ``quantize.for_openvino`` does.
+    """
     ov = require("openvino")
     with quiet():
-        model = ov.convert_model(source)
+        model = ov.Core().read_model(source)
+        model = model if change is None else change(model)
     for name, text in texts.items():
         model.set_rt_info(text, name.split("."))
     try:

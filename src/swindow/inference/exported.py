@@ -34,7 +34,8 @@ class ExportInfo:
         batch: images at a time; None: any number.
         photos: whether it takes photos (B, H, W, channels) of any size as uint8, and prepares them itself.
         precision: the type of its weights: "fp32", "fp16" or "bf16".
-        int8: how the activations of its linear layers are quantised, "dynamic" or "static"; None: they are not.
+        int8: what of its linear layers is in 8 bits: "weights"; "dynamic": activations as they come too; "static":
+            activations by ranges found beforehand; None: nothing.
         config: of the model that was exported.
         version: of swindow, which wrote the file.
     """
@@ -110,14 +111,14 @@ def compiled(path: Path) -> bool:
     return any("aotinductor/" in name or name.endswith((".so", ".pyd", ".dll")) for name in _zip_names(path))
 
 
-def require(module: str, package: str | None = None) -> Any:
+def require(module: str, package: str | None = None, install: str = EXTRA) -> Any:
     """Returns an optional module. Raises ConfigError where it is not installed, with what to install."""
     import importlib
 
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(f"{package or module} is not installed; try {EXTRA}") from error
+        raise ConfigError(f"{package or module} is not installed; try {install}") from error
 
 
 def _zip_names(path: Path) -> list[str]:

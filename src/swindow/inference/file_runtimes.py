@@ -141,7 +141,7 @@ def open_file(
     readers = READERS[kind]
     place = "cpu" if device in (None, "auto") else str(device)
     if runtime == "auto":
-        # OpenVINO is slower with our int8 files, and answers otherwise (benchmarks/results/int8.md).
+        # OpenVINO is slower with our .onnx files in int8, and answers otherwise (benchmarks/results/int8.md).
         first = kind == "onnx" and (place.startswith("cuda") or found.about.int8 is not None)
         runtime = "onnxruntime" if first else _fastest(readers)
     if runtime not in readers:

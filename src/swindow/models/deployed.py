@@ -54,7 +54,7 @@ class DeployedTransformer(nn.Module):
             for stage in cast("list[SwinStage]", prepared.stages):
                 own = False  # whether what a block is given was made by a deployed one, so that it may be written over
                 for i, block in enumerate(cast("list[SwinBlock]", stage.blocks)):
-                    if _is_built_here(block):
+                    if is_built_here(block):
                         stage.blocks[i] = DeployedBlock(block, own, product or block.kernel.product)
                     own = isinstance(stage.blocks[i], DeployedBlock)
                 merge: Any = stage.merge
@@ -156,7 +156,7 @@ def _tensors(twin: nn.Module) -> list[Tensor]:
     return [t for some in (*kept, *made) for t in some]
 
 
-def _is_built_here(block: Any) -> bool:
+def is_built_here(block: Any) -> bool:
     """Returns whether nobody has put other layers into a block (adapted, quantised), or hooks on them."""
     if type(block) is not SwinBlock or type(block.attn) is not WindowAttention or type(block.mlp) is not Mlp:
         return False
