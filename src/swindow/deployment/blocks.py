@@ -90,7 +90,7 @@ def rewrite(model: nn.Module) -> None:
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if is_built_here(child) and child.kernel.attention is None:
+            if isinstance(child, SwinBlock) and is_built_here(child) and child.kernel.attention is None:
                 setattr(parent, name, ExportedBlock(child))
 
 
