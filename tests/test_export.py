@@ -351,6 +351,32 @@ def test_int8_by_nncf(static, tmp_path, capsys):
     assert describe(done.path)[1].card == model.card
     assert swindow.predict(done.path, CAT)[0].classes[0] == "cat"
     assert capsys.readouterr() == ("", "")
+    quantised = [op for op in openvino_ops(done.path) if op.get_type_name() == "FakeQuantize"]
+    assert bool(quantised) == static
+    products = products_of_attention(done.path)
+    assert len(products) == 2 * sum(model.config.depths)
+    assert not any("FakeQuantize" in kinds for kinds in products)
+
+
+def openvino_ops(path):
+    return importlib.import_module("openvino").Core().read_model(path).get_ops()
+
+
+def products_of_attention(path):
+    """Of the products before and after each softmax: what kinds of operation give the two factors."""
+
+    def source(op, i):
+        found = op.input_value(i).get_node()
+        return source(found, 0) if found.get_type_name() in ("Reshape", "Transpose") else found
+
+    found = []
+    for op in openvino_ops(path):
+        if op.get_type_name() == "Softmax":
+            found.append(source(op.input_value(0).get_node(), 0))
+        elif op.get_type_name() == "MatMul" and source(op, 0).get_type_name() == "Softmax":
+            found.append(op)
+    assert {op.get_type_name() for op in found} == {"MatMul"}
+    return [[source(op, i).get_type_name() for i in (0, 1)] for op in found]
 
 
 def test_int8_of_openvino_needs_nncf(model, tmp_path, monkeypatch):

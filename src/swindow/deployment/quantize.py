@@ -1,7 +1,7 @@
 """Linear layers in 8 bits. Products in the attention, norms and the softmax stay as they are.
 
 Static quantisation of everything in ONNX Runtime and SmoothQuant in NNCF, the defaults of these libraries, lose the
-answers of small Swin models; what is here was measured to keep them (benchmarks/results/int8.md).
+answers of small Swin models. What is used instead is measured for ONNX files in benchmarks/results/int8.md.
 """
 
 from __future__ import annotations
